@@ -1,0 +1,1 @@
+"""Storage behind two contracts: sources attach a pool's root, file systems make items on it."""

@@ -1,0 +1,151 @@
+"""Items as plain directories of any POSIX file system: what works everywhere.
+
+Owner and mode are the kernel's; clones are copies; what an item holds is counted by walking. What
+needs the help of a particular file system is refused with the reason. The file systems that can do
+more inherit from here and replace what they do better.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import ClassVar, Protocol, runtime_checkable
+
+from fspoolfs.backends.filesystem import FEATURES
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.errors import UnsupportedError
+from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.model.infos import Feature, UsageInfo
+from fspoolfs.progress import Progress
+
+#: An item's mode where the definition is silent, and that of the directories above it.
+DEFAULT_MODE = 0o755
+#: The mode of an item that has not got its owner yet.
+_CLOSED = 0o700
+
+
+@runtime_checkable
+class Reflinker(Protocol):
+    """Implemented by roots that can tell whether copies may share their blocks."""
+
+    def supports_reflink(self) -> bool:
+        """Whether FICLONE (ioctl_ficlonerange(2)) works among files of this root."""
+
+
+class GenericFileSystem:
+    """`FileSystem`, `Cloner` and `Measurer` on any root."""
+
+    name: ClassVar[str] = "generic"
+
+    def __init__(self, root: RootDirectory) -> None:
+        self._root = root
+
+    @property
+    def root(self) -> RootDirectory:
+        return self._root
+
+    def features(self) -> Sequence[Feature]:
+        reasons = {
+            "quota": "a generic file system has no limit that is enforced for one directory",
+            "usage": "a generic file system does not count what a directory holds; the verb 'measure' does",
+            "resize": "without a quota there is no capacity to change",
+            "snapshot": "not on a generic file system yet: it would copy the whole item; clone it instead",
+            "clone": "",
+            "reflink": self._no_reflink,
+        }
+        return tuple(Feature(name=name, reason=reasons[name]) for name in FEATURES)
+
+    def check(self, definition: ItemDefinition) -> None:
+        if definition.capacity is not None:
+            raise UnsupportedError(
+                f"item {definition.name}: on a generic file system no capacity can be enforced; leave "
+                "<capacity> out, or put the item into a pool whose features say that it has a quota"
+            )
+        if definition.limits:
+            files = ", ".join(name for name, _ in definition.limits)
+            raise UnsupportedError(
+                f"item {definition.name}: on a generic file system the limits {files} cannot be enforced; "
+                "leave <cgroups> out, or set them for the container that uses the item"
+            )
+
+    def create(self, path: str, definition: ItemDefinition) -> None:
+        """Make the item's empty directory; nobody else enters it before it has its owner.
+
+        Raises `FileExistsError` when something is there. Whoever repeats a creation after a crash,
+        and finds the directory, gives it the rest with `update`.
+        """
+        wanted = definition.permissions
+        mode = DEFAULT_MODE if wanted.mode is None else wanted.mode
+        # The usual item belongs to the daemon's user, and mkdir(2) alone does it.
+        own = wanted.owner in (None, os.geteuid()) and wanted.group in (None, os.getegid())
+        self._with_parents(path, lambda: self._root.make_directory(path, mode=mode if own else _CLOSED))
+        if not own or not self._belongs(path, wanted):
+            self._root.set_attributes(path, mode=mode, owner=wanted.owner, group=wanted.group)
+
+    def update(self, path: str, old: ItemDefinition, new: ItemDefinition) -> None:
+        """Set all that `new` says, also what `old` says too: the directory may have neither."""
+        self._apply(path, new.permissions)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename, and make missing directories above `target`; those above `source` stay."""
+        self._with_parents(target, lambda: self._root.rename(source, target), needs=source)
+
+    def remove(self, path: str, progress: Progress) -> None:
+        try:
+            self._root.remove_tree(path, progress)
+        except FileNotFoundError:
+            return
+
+    def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
+        """Copy; what is left of a copy that failed or was cancelled is removed by the caller."""
+        self._with_parents(target, lambda: self._root.copy_tree(source, target, progress), needs=source)
+        self._apply(target, definition.permissions)
+
+    def measure(self, path: str, progress: Progress) -> UsageInfo:
+        return self._root.measure(path, progress)
+
+    @cached_property
+    def _no_reflink(self) -> str:
+        """Why clones do not share their blocks with the original; empty where they do."""
+        if not isinstance(self._root, Reflinker):
+            return "this kind of root does not tell whether files can share blocks"
+        return "" if self._root.supports_reflink() else "files cannot share blocks here; a clone copies them"
+
+    def _apply(self, path: str, wanted: Permissions) -> None:
+        if wanted != Permissions():
+            self._root.set_attributes(path, mode=wanted.mode, owner=wanted.owner, group=wanted.group)
+
+    def _belongs(self, path: str, wanted: Permissions) -> bool:
+        """Whether a new directory got the owner and group that it was to get.
+
+        A parent with the set-group-ID bit, the mount option grpid and servers that squash root
+        give it others than the process has.
+        """
+        if wanted.owner is None and wanted.group is None:
+            return True
+        info = self._root.stat(path)
+        return wanted.owner in (None, info.owner) and wanted.group in (None, info.group)
+
+    def _with_parents(self, target: str, action: Callable[[], None], *, needs: str = "") -> None:
+        """Do what makes `target` out of `needs`; only where it fails for want of directories, make them."""
+        try:
+            action()
+        except FileNotFoundError:
+            if "/" not in target:
+                raise
+            self._root.stat(needs)  # if it is this that is missing, nothing is to be made
+            self._make_parents(target)
+            action()
+
+    def _make_parents(self, path: str) -> None:
+        above = path.split("/")[:-1]
+        for depth in range(1, len(above) + 1):
+            with suppress(FileExistsError):
+                self._root.make_directory("/".join(above[:depth]), mode=DEFAULT_MODE)
+
+
+def probe(root: RootDirectory) -> GenericFileSystem:
+    """Every root is at least this."""
+    return GenericFileSystem(root)

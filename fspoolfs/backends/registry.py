@@ -1,0 +1,103 @@
+"""Which sources and file systems there are: the one place where a new one is made known.
+
+A source is found by the type and format of a pool's definition, a file system by what its probe
+says about an attached root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fspoolfs.backends import generic
+from fspoolfs.backends.directory import DirectorySource
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
+from fspoolfs.backends.source import Source
+from fspoolfs.errors import UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Feature
+
+_ABSENT = "no backend in this version"
+
+#: What pools are known by, in the order in which `features` shows it. What is not registered is
+#: shown too, as not usable: whoever looks for it then knows.
+_SOURCES = ("dir", "volume", "network nfs", "network sshfs", "network ceph", "network moosefs")
+_PROVIDERS = ("images", "device", "lvm", "libvirt")
+_FILE_SYSTEMS = ("btrfs", "project-quota", "zfs", "ceph", "moosefs", "generic")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemKind:
+    """A file system's name, and the probe that answers `None` for a root that is another's."""
+
+    name: str
+    probe: Callable[[RootDirectory], FileSystem | None]
+
+
+GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
+
+
+class Registry:
+    """What this program can work with.
+
+    `filesystems` are asked in order; where none recognises a root, the generic one takes it.
+    """
+
+    def __init__(self, sources: Sequence[Source], filesystems: Sequence[FileSystemKind] = ()) -> None:
+        self._sources = tuple(sources)
+        self._filesystems = (*filesystems, GENERIC)
+
+    def source_for(self, definition: PoolDefinition) -> Source:
+        """The source for a pool's type and format; one for just this format goes first.
+
+        Raises `UnsupportedError` where there is none.
+        """
+        wanted = definition.source.format or ""
+        for format in dict.fromkeys((wanted, "")):
+            for source in self._sources:
+                if source.type == definition.type and source.format == format:
+                    return source
+        what = f"type '{definition.type}'" + (f" with format '{wanted}'" if wanted else "")
+        usable = ", ".join(_title(source) for source in self._sources if not source.unusable())
+        raise UnsupportedError(
+            f"pool {definition.name}: {what} has no backend in this version; use one of what works on this "
+            f"host: {usable}"
+        )
+
+    def filesystem_at(self, root: RootDirectory) -> FileSystem:
+        """The file system of an attached root."""
+        for kind in self._filesystems:
+            found = kind.probe(root)
+            if found is not None:
+                return found
+        raise AssertionError("the generic file system takes every root")
+
+    def features(self) -> list[Feature]:
+        """Each pool type, volume provider and file system: usable on this host, or why not."""
+        sources = dict.fromkeys(_SOURCES, _ABSENT)
+        sources |= {_title(source): source.unusable() for source in self._sources}
+        filesystems = dict.fromkeys(_FILE_SYSTEMS, _ABSENT)
+        filesystems |= {kind.name: "" for kind in self._filesystems}
+        rows = {
+            **{f"pool {name}": reason for name, reason in sources.items()},
+            **{f"provider {name}": _ABSENT for name in _PROVIDERS},
+            **{f"filesystem {name}": reason for name, reason in filesystems.items()},
+        }
+        return [Feature(name=name, reason=reason) for name, reason in rows.items()]
+
+
+def _title(source: Source) -> str:
+    """How `features` names a source: "dir", "network nfs"."""
+    return f"{source.type} {source.format}".rstrip()
+
+
+def default_registry() -> Registry:
+    """Everything that works on real storage."""
+    return Registry([DirectorySource()])
+
+
+def simulated_registry(host: SimulatedHost) -> Registry:
+    """Directory pools in memory, on `host`."""
+    return Registry([SimulatedSource(host)])

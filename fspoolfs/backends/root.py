@@ -1,0 +1,107 @@
+"""The contract of an attached root: the few file operations that everything else is built on.
+
+`RootDirectory` is what a source hands out when it attaches. The real one
+(`fspoolfs.system.paths.HostRoot`) resolves every path beneath the root's descriptor and follows no
+symbolic link; the simulator's keeps a tree in memory and can be told to fail. Definitions, the
+journal, trash and recovery are written against this contract alone, so they behave alike on both.
+
+Paths are relative to the root, with slashes, without a leading one; "" is the root itself. Every
+method blocks and is called from worker threads only. Failures are `OSError`, as the system calls
+have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
+from fspoolfs.progress import Progress
+
+
+class LogFile(Protocol):
+    """A file of fixed size, allocated when it was opened, that is written in place."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write `data` at `offset`, inside the file's size; not durable before `sync`."""
+
+    def sync(self) -> None:
+        """Make durable what was written (fdatasync(2))."""
+
+    def close(self) -> None: ...
+
+
+class RootDirectory(Protocol):
+    """File operations beneath an attached root."""
+
+    @property
+    def path(self) -> str:
+        """The root's absolute path on this host."""
+
+    def location(self, inside: str) -> str:
+        """The absolute path of `inside`, for a person or a symbolic link."""
+
+    def trust(self, path: str) -> None:
+        """Keep the directory `path` at hand: only this program writes there, and often."""
+
+    def stat(self, path: str) -> FileInfo:
+        """lstat(2)."""
+
+    def entries(self, path: str) -> Iterator[tuple[str, FileInfo]]:
+        """Each entry of a directory with its lstat(2), in no order; entries that vanish are left out."""
+
+    def names(self, path: str) -> list[str]:
+        """The entries' names, in no order. Names that are not UTF-8 carry surrogates."""
+
+    def read(self, path: str, *, limit: int) -> bytes:
+        """A regular file's content; EFBIG above `limit` bytes."""
+
+    def write(self, path: str, data: bytes, *, replace: bool, durable: bool) -> None:
+        """Create a file of mode 0600 with `data`; EEXIST without `replace`, else atomic (rename(2)).
+
+        Durable: file and directory are synced before it returns.
+        """
+
+    def make_directory(self, path: str, *, mode: int) -> None:
+        """mkdir(2) with exactly `mode`, whatever the umask; parents must exist."""
+
+    def set_attributes(
+        self, path: str, *, mode: int | None, owner: int | None, group: int | None
+    ) -> None:
+        """chown(2), then chmod(2), of a directory; `None` leaves a value as it is."""
+
+    def rename(self, source: str, target: str) -> None:
+        """rename(2) that never replaces: EEXIST when `target` is there."""
+
+    def remove_file(self, path: str) -> None:
+        """unlink(2)."""
+
+    def remove_directory(self, path: str) -> None:
+        """rmdir(2)."""
+
+    def remove_tree(self, path: str, progress: Progress) -> None:
+        """Remove a directory and all in it, never leaving it through a link or a mount."""
+
+    def copy_tree(self, source: str, target: str, progress: Progress) -> None:
+        """Copy a directory to the new directory `target`, by reflink where the storage can.
+
+        Keeps owner, mode, times, xattrs, hard links, holes and special files.
+        """
+
+    def measure(self, path: str, progress: Progress) -> UsageInfo:
+        """Walk a directory and count what it holds."""
+
+    def open_log(self, path: str, *, size: int) -> LogFile:
+        """Open a log file of `size` bytes, allocated and zeroed durably when it is new."""
+
+    def sync(self) -> None:
+        """Make everything durable that was done before (syncfs(2))."""
+
+    def space(self) -> SpaceInfo:
+        """The file system's numbers."""
+
+    def close(self) -> None:
+        """Give up descriptors; the root stays attached."""

@@ -1,0 +1,68 @@
+"""The contract of a source: where a pool's root comes from, and how it is attached and detached.
+
+To add one, write a module with a class that keeps `Source` and list it in
+`fspoolfs.backends.registry`. The conformance suite runs over every registered source.
+
+A source holds no state between calls: everything it needs is in the definition, so a daemon that
+was killed finds its roots again. Methods block and run in worker threads. Refusals are
+`FspoolError`; an `OSError` that leaves a method is taken as the storage's answer.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar, Protocol, runtime_checkable
+
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.model.definitions import PoolDefinition, PoolType
+from fspoolfs.progress import Progress
+
+
+class BuildMode(enum.StrEnum):
+    """What a build may do to storage that already holds something."""
+
+    NO_OVERWRITE = "no-overwrite"
+    OVERWRITE = "overwrite"
+
+
+class Source(Protocol):
+    """Attaches and detaches pool roots of one kind."""
+
+    #: The pool type it serves.
+    type: ClassVar[PoolType]
+    #: The `<format type=>` it serves; "" for every format of the type.
+    format: ClassVar[str]
+
+    def unusable(self) -> str:
+        """Why no pool of this kind can run on this host; empty where it can."""
+
+    def check(self, definition: PoolDefinition) -> None:
+        """Raise `UnsupportedError` or `InvalidError` for what this source cannot do."""
+
+    def identity(self, definition: PoolDefinition) -> str:
+        """A string that two pools on one storage share, such as "dir:/srv/tank"."""
+
+    def build(self, definition: PoolDefinition, mode: BuildMode, progress: Progress) -> None:
+        """Make the target, and the storage where it is missing. A second build changes nothing."""
+
+    def attach(self, definition: PoolDefinition, progress: Progress) -> RootDirectory:
+        """Attach and return the root. Attaching what is attached returns it again."""
+
+    def verify(self, definition: PoolDefinition, root: RootDirectory) -> None:
+        """Raise `FspoolError` when `root` is no longer what `attach` returned."""
+
+    def detach(self, definition: PoolDefinition, *, force: bool) -> None:
+        """Undo `attach`; with `force` also while something uses it. Data is kept."""
+
+    def delete(self, definition: PoolDefinition) -> None:
+        """Undo `build`; `NotEmptyError` when anything but fspoolfs' own files is left."""
+
+
+@runtime_checkable
+class Growable(Protocol):
+    """What a source implements whose root can change its capacity."""
+
+    def resize(
+        self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
+    ) -> None:
+        """Make the attached root `capacity` bytes large, online where the storage can."""

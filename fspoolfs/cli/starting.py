@@ -1,0 +1,118 @@
+"""Starts a daemon, in the foreground or in the background, and reports whether it came up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from fspoolfs import daemon, log, mountpoint
+from fspoolfs.config import Config
+from fspoolfs.errors import BusyError, FspoolError, StorageError
+from fspoolfs.system.atomic import LockFile
+
+_READY = b"ready"
+#: Seconds to wait for a daemon that is just ending to let go of the state directory.
+_PATIENCE = 5.0
+
+
+def start(config: Config) -> int:
+    """Return 0 when the tree is usable, or, in the foreground, when it has ended.
+
+    Raises `FspoolError` with why not.
+    """
+    if config.foreground:
+        log.configure(config.log_level, config.log_file)
+        _run(config, lambda: None)
+        return 0
+    return _start_in_background(config)
+
+
+def _run(config: Config, ready: Callable[[], None]) -> None:
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _lock(config.state_dir / "lock")
+    except OSError as error:
+        raise StorageError.from_os(f"state directory {config.state_dir}", error) from error
+    try:
+        mountpoint.prepare(config.mountpoint)
+        daemon.run(config, ready)
+    except RuntimeError as error:  # what pyfuse3 raises when the mount fails
+        raise FspoolError(f"{config.mountpoint} could not be mounted: {error}") from error
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> LockFile:
+    """One daemon for one state directory."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return LockFile.acquire(str(path))
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _start_in_background(config: Config) -> int:
+    """Fork; the child tells through a pipe that it is ready, or why not."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _be_daemon(config, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        message = pipe.read()
+    if message == _READY:
+        return 0
+    os.waitpid(child, 0)
+    sentence = message.decode("utf-8", "replace") or "the daemon ended without saying why"
+    raise FspoolError(sentence)
+
+
+def _be_daemon(config: Config, pipe: int) -> None:
+    """Never returns."""
+
+    def tell(message: bytes) -> None:
+        os.write(pipe, message)
+        os.close(pipe)
+
+    status = 1
+    told = False
+
+    def ready() -> None:
+        nonlocal told
+        told = True
+        tell(_READY)
+
+    try:
+        os.setsid()
+        _let_go_of_terminal()
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.configure(config.log_level, config.log_file or config.state_dir / "fspoolfs.log")
+        _run(config, ready)
+        status = 0
+    except FspoolError as error:
+        if not told:
+            tell(str(error).encode("utf-8", "surrogateescape"))
+    except BaseException:
+        daemon.log.critical("the daemon ended by an error not foreseen", exc_info=True)
+        if not told:
+            tell(traceback.format_exc().encode())
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _let_go_of_terminal() -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    if nothing > 2:
+        os.close(nothing)
+    os.chdir("/")

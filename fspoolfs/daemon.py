@@ -1,0 +1,98 @@
+"""The composition root: wires the parts, mounts, serves until a signal or an unmount, and ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import pyfuse3
+import trio
+
+from fspoolfs import __version__, mountpoint
+from fspoolfs.backends.registry import default_registry, simulated_registry
+from fspoolfs.backends.simulator import SimulatedHost
+from fspoolfs.config import Config
+from fspoolfs.ops.guard import Guard
+from fspoolfs.ops.notify import Notifier
+from fspoolfs.ops.operations import Operations
+from fspoolfs.service.facade import Service
+from fspoolfs.service.usage import NoUses
+from fspoolfs.system.namespaces import MountWatch
+
+log = logging.getLogger(__name__)
+
+#: Requests handled at once. Those that wait for storage are many, those that run are one.
+MAX_REQUESTS = 512
+#: How often Python changes between threads, in seconds: the default of 5 ms is longer than most
+#: requests take from beginning to end.
+_SWITCH_INTERVAL = 0.0005
+
+
+def run(config: Config, ready: Callable[[], None]) -> None:
+    """Serve until ended; `ready` is called when the tree is usable. Raises what keeps it from that.
+
+    The caller holds the lock of the state directory and has prepared the mount point.
+    """
+    # Modes are always said in full; a mask would have to be undone with another system call each.
+    os.umask(0)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    trio.run(_serve, config, ready)
+
+
+async def _serve(config: Config, ready: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        service = _make_service(config, nursery)
+        await service.start()
+        guard = Guard(service.metrics, limit=2 * config.grace)
+        operations = Operations(service, guard)
+        notifier = Notifier(service.pools, operations.inodes, operations.open_handles)
+        service.events.listen(notifier.hear)
+        try:
+            await _serve_mounted(config, operations, notifier, ready)
+        finally:
+            with trio.CancelScope(shield=True):
+                await service.stop()
+            nursery.cancel_scope.cancel()
+
+
+def _make_service(config: Config, nursery: trio.Nursery) -> Service:
+    return Service(
+        state=config.state_dir,
+        storage=config.storage_dir,
+        registry=simulated_registry(SimulatedHost()) if config.sim else default_registry(),
+        finder=NoUses() if config.sim else MountWatch(),
+        nursery=nursery,
+        grace=config.grace,
+    )
+
+
+async def _serve_mounted(
+    config: Config, operations: Operations, notifier: Notifier, ready: Callable[[], None]
+) -> None:
+    options = {f"fsname={mountpoint.SOURCE}", f"subtype={mountpoint.SUBTYPE}", *pyfuse3.default_options}
+    if config.allow_other:
+        options.add("allow_other")
+    pyfuse3.init(operations, str(config.mountpoint), options)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_end_on_signal)
+            notifier.start()
+            log.info("fspoolfs %s serves %s, state in %s", __version__, config.mountpoint, config.state_dir)
+            ready()
+            await pyfuse3.main(max_tasks=MAX_REQUESTS)
+            nursery.cancel_scope.cancel()
+    finally:
+        notifier.stop()
+        pyfuse3.close(unmount=True)
+        log.info("%s is unmounted", config.mountpoint)
+
+
+async def _end_on_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("%s: finishing", signal.Signals(number).name)
+            pyfuse3.terminate()

@@ -1,0 +1,127 @@
+"""Definitions: what a person wants a pool or an item to be. Frozen; observed facts live in infos.
+
+Sizes are bytes. Paths of items count from the pool's root and start with a slash. `None` always
+means "not said" and never zero.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from uuid import UUID
+
+
+class PoolType(enum.StrEnum):
+    """The `type` attribute of an `<fspool>`: where its root comes from."""
+
+    DIR = "dir"
+    VOLUME = "volume"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """Owner, group and mode of a directory; `None` leaves the choice to the default.
+
+    In documents an owner or group of -1 is libvirt's spelling of `None`.
+    """
+
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A server of a network source; `port` is `None` for the protocol's usual one."""
+
+    name: str
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSource:
+    """Where the root comes from. Which fields are set depends on the pool's type.
+
+    volume: `pool` and `volume` (with an optional `provider`), or `device`; network: `hosts` and
+    `directory`. `format` is the file system or protocol, `options` are mount options.
+    """
+
+    pool: str | None = None
+    provider: str | None = None
+    volume: str | None = None
+    device: str | None = None
+    hosts: tuple[Host, ...] = ()
+    directory: str | None = None
+    format: str | None = None
+    options: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDefaults:
+    """What an item gets that does not say otherwise, such as one made by a bare mkdir."""
+
+    capacity: int | None = None
+
+
+#: How long a deleted item stays in the trash when the definition is silent, in seconds.
+DEFAULT_RETENTION = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashPolicy:
+    """How long deleted items are kept, in seconds; 0 purges at once, in the background."""
+
+    retention: int = DEFAULT_RETENTION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDefinition:
+    """An `<fspool>` document.
+
+    A document may leave out `uuid` and `target`; a stored definition has both (see `complete`).
+    `metadata` is the `<metadata>` element as it was written, serialised.
+    """
+
+    name: str
+    type: PoolType
+    uuid: UUID | None = None
+    capacity: int | None = None
+    source: PoolSource = field(default_factory=PoolSource)
+    target: str | None = None
+    permissions: Permissions = field(default_factory=Permissions)
+    defaults: PoolDefaults = field(default_factory=PoolDefaults)
+    trash: TrashPolicy = field(default_factory=TrashPolicy)
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemOrigin:
+    """What an item is a clone of: another item of the pool, or one of that item's snapshots."""
+
+    fs: str
+    snapshot: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemDefinition:
+    """An `<fs>` document.
+
+    `path` is set only when the document names one; an item without lies at /NAME and moves when
+    it is renamed. `limits` are cgroup interface files and their values, in document order.
+    """
+
+    name: str
+    uuid: UUID | None = None
+    pool: str | None = None
+    capacity: int | None = None
+    path: str | None = None
+    permissions: Permissions = field(default_factory=Permissions)
+    limits: tuple[tuple[str, str], ...] = ()
+    origin: ItemOrigin | None = None
+    metadata: str | None = None
+
+    @property
+    def location(self) -> str:
+        """The item's directory, counted from the pool's root, without the leading slash."""
+        return self.name if self.path is None else self.path.lstrip("/")

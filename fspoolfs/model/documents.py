@@ -1,0 +1,389 @@
+"""Reading: the bytes of an <fspool> or <fs> document become a definition, or are refused.
+
+The grammar is `fspool.rng`: nothing is accepted that does not follow it. Reading goes first only
+because it finds better words for a fault, and adds what a schema cannot say. Never writes
+documents and never fills in what was left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Final, NamedTuple, TypeVar
+from uuid import UUID
+
+from lxml import etree
+
+from fspoolfs.errors import DocumentError, TooLargeError
+from fspoolfs.model import values
+from fspoolfs.model.definitions import (
+    Host,
+    ItemDefinition,
+    ItemOrigin,
+    Permissions,
+    PoolDefaults,
+    PoolDefinition,
+    PoolSource,
+    PoolType,
+    TrashPolicy,
+)
+from fspoolfs.model.elements import (
+    MAX_DEPTH,
+    MAX_DOCUMENT,
+    WHITE,
+    Element,
+    attribute,
+    attributes,
+    children,
+    converted,
+    empty,
+    is_element,
+    load,
+    optional,
+    refuse,
+    shown,
+    text_of,
+    value,
+)
+from fspoolfs.model.formatting import format_item, format_pool
+from fspoolfs.names import check_item_path, check_name, check_target_path, quote
+from fspoolfs.units import parse_duration, parse_size
+
+__all__ = ["LIMITS", "MAX_DOCUMENT", "MAX_HOSTS", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
+
+#: Bytes of a <metadata> element as it is printed. With all else at its longest, a definition is
+#: still printed in less than `MAX_DOCUMENT`: what was accepted once can always be read again.
+MAX_METADATA: Final = 768 * 1024
+#: Servers of one source; the schema takes time for them that grows with their square.
+MAX_HOSTS: Final = 64
+#: The cgroup v2 interface files that an item may limit (Documentation/admin-guide/cgroup-v2.rst).
+LIMITS: Final = ("io.max", "io.weight", "io.latency", "memory.max", "memory.high", "pids.max", "cpu.max")
+
+_T = TypeVar("_T")
+_ITEM_ROOTS = frozenset({"fs", "item", "fsitem"})
+_ITEM_PARTS = frozenset(
+    {
+        *("name", "uuid", "capacity", "allocation", "available"),
+        *("source", "target", "permissions", "metadata"),
+    }
+)
+_POOL_PARTS = _ITEM_PARTS | {"defaults", "trash"}
+_SOURCE_PARTS: Final[Mapping[PoolType, frozenset[str]]] = {
+    PoolType.DIR: frozenset(),
+    PoolType.VOLUME: frozenset({"pool", "volume", "device", "format", "options"}),
+    PoolType.NETWORK: frozenset({"host", "dir", "format", "options"}),
+}
+_TARGET_PARTS = frozenset({"path", "permissions"})
+_OWNERSHIP = frozenset({"mode", "owner", "group"})
+_OWNERSHIP_AND_LIMITS = _OWNERSHIP | {"cgroups"}
+
+
+def parse(data: bytes) -> PoolDefinition | ItemDefinition:
+    """The definition that a document holds, told apart by the name of its root.
+
+    Raises `DocumentError` for what is malformed or does not follow the grammar, `TooLargeError`
+    above 1 MiB, of which <metadata> may take three quarters.
+    """
+    root = load(data)
+    if root.tag in _ITEM_ROOTS:
+        return _validated(data, root, _item, format_item)
+    if root.tag == "fspool":
+        return _validated(data, root, _pool, format_pool)
+    refuse(root, f"unexpected element {shown(root)}; a document is an <fspool> or an <fs>")
+
+
+def parse_pool(data: bytes) -> PoolDefinition:
+    """The pool that an <fspool> document defines; raises as `parse` does."""
+    root = load(data)
+    if root.tag != "fspool":
+        refuse(root, f"unexpected element {shown(root)}; an <fspool> document belongs here")
+    return _validated(data, root, _pool, format_pool)
+
+
+def parse_item(data: bytes) -> ItemDefinition:
+    """The item that an <fs>, <item> or <fsitem> document defines; raises as `parse` does."""
+    root = load(data)
+    if root.tag not in _ITEM_ROOTS:
+        refuse(root, f"unexpected element {shown(root)}; an <fs> document belongs here")
+    return _validated(data, root, _item, format_item)
+
+
+class _Schema:
+    """The compiled schema. Validations take turns: they share one log of errors."""
+
+    def __init__(self) -> None:
+        grammar = resources.files("fspoolfs.model").joinpath("fspool.rng").read_bytes()
+        self._grammar = etree.RelaxNG(etree.fromstring(grammar))
+        self._turn = threading.Lock()
+
+    def check(self, root: Element) -> None:
+        with self._turn:
+            if self._grammar.validate(root):
+                return
+            fault = self._grammar.error_log[0]
+        message = fault.message[:1].lower() + fault.message[1:]
+        raise DocumentError(f"the document does not follow its schema: {message}", line=max(fault.line, 1))
+
+
+_schema = functools.cache(_Schema)
+
+
+def _validated(
+    data: bytes, root: Element, interpret: Callable[[Element], _T], printed: Callable[[_T], bytes]
+) -> _T:
+    """What `interpret` makes of a document that the schema accepts."""
+    definition = interpret(root)
+    # All that is printed follows the schema. Asking it costs more than reading and printing, which
+    # counts when a pool with very many items starts.
+    if printed(definition) != data:
+        _schema().check(root)
+    return definition
+
+
+# Parts of both kinds of document
+
+
+class _Common(NamedTuple):
+    name: str
+    uuid: UUID | None
+    capacity: int | None
+    metadata: str | None
+
+
+def _common(root: Element, parts: Mapping[str, Element]) -> _Common:
+    if "name" not in parts:
+        refuse(root, f"{shown(root)} lacks its <name>")
+    for report in ("allocation", "available"):
+        if report in parts:
+            attributes(parts[report], "unit")
+            text_of(parts[report])
+    return _Common(
+        name=value(parts["name"], check_name),
+        uuid=optional(parts, "uuid", values.uuid),
+        capacity=_capacity(parts),
+        metadata=_metadata(parts),
+    )
+
+
+def _capacity(parts: Mapping[str, Element]) -> int | None:
+    """Bytes; 0 is how a capacity is printed that nobody asked for."""
+    element = parts.get("capacity")
+    if element is None:
+        return None
+    unit = attributes(element, "unit").get("unit")
+    return converted(element, text_of(element), lambda text: parse_size(text, unit)) or None
+
+
+def _metadata(parts: Mapping[str, Element]) -> str | None:
+    """The element as it stands, with the namespaces that it uses; it is left empty in the tree."""
+    element = parts.get("metadata")
+    if element is None:
+        return None
+    depth = 1
+    for event, inner in etree.iterwalk(element, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        if depth > MAX_DEPTH:
+            refuse(inner, f"elements stand in each other more than {MAX_DEPTH} deep")
+    text = etree.tostring(element, encoding="unicode", with_tail=False)
+    if len(text.encode()) > MAX_METADATA:
+        raise TooLargeError(f"<metadata> is larger than the {MAX_METADATA} bytes that are accepted")
+    # The schema allows anything here, but takes time for it that grows with the square of its size.
+    element.clear(keep_tail=True)
+    return text
+
+
+class _Place(NamedTuple):
+    path: str | None
+    permissions: Mapping[str, Element]
+
+
+def _place(parts: Mapping[str, Element], check: Callable[[str], str], allowed: frozenset[str]) -> _Place:
+    """The target's path and the parts of the permissions, which stand inside it or beside it."""
+    path, permissions = None, parts.get("permissions")
+    if "target" in parts:
+        attributes(parts["target"])
+        inner = children(parts["target"], _TARGET_PARTS)
+        path = optional(inner, "path", check)
+        inside = inner.get("permissions")
+        if inside is not None and permissions is not None:
+            refuse(inside, "<permissions> stands both inside <target> and beside it")
+        permissions = permissions if inside is None else inside
+    if permissions is None:
+        return _Place(path, {})
+    attributes(permissions)
+    return _Place(path, children(permissions, allowed))
+
+
+def _permissions(parts: Mapping[str, Element]) -> Permissions:
+    return Permissions(
+        mode=optional(parts, "mode", values.mode),
+        owner=optional(parts, "owner", values.owner),
+        group=optional(parts, "group", values.owner),
+    )
+
+
+# Pools
+
+
+def _pool(root: Element) -> PoolDefinition:
+    kind = attribute(root, attributes(root, "type"), "type", values.pool_type)
+    parts = children(root, _POOL_PARTS)
+    common = _common(root, parts)
+    place = _place(parts, check_target_path, _OWNERSHIP)
+    return PoolDefinition(
+        name=common.name,
+        type=kind,
+        uuid=common.uuid,
+        capacity=common.capacity,
+        source=_pool_source(root, parts.get("source"), kind),
+        target=place.path,
+        permissions=_permissions(place.permissions),
+        defaults=_defaults(parts.get("defaults")),
+        trash=_trash(parts.get("trash")),
+        metadata=common.metadata,
+    )
+
+
+def _pool_source(root: Element, element: Element | None, kind: PoolType) -> PoolSource:
+    if element is None:
+        if kind is not PoolType.DIR:
+            refuse(root, f"a pool of type {kind} lacks its <source>")
+        return PoolSource()
+    attributes(element)
+    parts = children(
+        element,
+        _SOURCE_PARTS[kind],
+        remarks=kind is not PoolType.DIR,
+        repeated="host",
+        where=f"the <source> of a pool of type {kind}",
+    )
+    match kind:
+        case PoolType.DIR:
+            return PoolSource()
+        case PoolType.VOLUME:
+            return _volume_source(element, parts)
+        case PoolType.NETWORK:
+            return _network_source(element, parts)
+
+
+def _volume_source(element: Element, parts: Mapping[str, Element]) -> PoolSource:
+    pool, volume, device = parts.get("pool"), parts.get("volume"), parts.get("device")
+    if device is not None:
+        if pool is not None or volume is not None:
+            refuse(device, "<device> excludes <pool> and <volume>; name the volume in one way")
+        return PoolSource(
+            device=attribute(device, empty(device, "path"), "path", values.device),
+            format=_format(parts),
+            options=optional(parts, "options", values.options),
+        )
+    if pool is None or volume is None:
+        refuse(element, "the <source> of a volume lacks <pool> and <volume>, or <device>")
+    given = empty(pool, "name", "provider")
+    return PoolSource(
+        pool=attribute(pool, given, "name", check_name),
+        provider=attribute(pool, given, "provider", values.word) if "provider" in given else None,
+        volume=attribute(volume, empty(volume, "name"), "name", check_name),
+        format=_format(parts),
+        options=optional(parts, "options", values.options),
+    )
+
+
+def _network_source(element: Element, parts: Mapping[str, Element]) -> PoolSource:
+    hosts = element.findall("host")
+    directory = parts.get("dir")
+    if not hosts and directory is None:
+        refuse(element, "the <source> of a network pool lacks a <host> or a <dir>")
+    if len(hosts) > MAX_HOSTS:
+        refuse(hosts[MAX_HOSTS], f"<source> has {len(hosts)} hosts; at most {MAX_HOSTS} are accepted")
+    path = None
+    if directory is not None:
+        path = attribute(directory, empty(directory, "path"), "path", values.directory)
+    return PoolSource(
+        hosts=tuple(_host(host) for host in hosts),
+        directory=path,
+        format=_format(parts),
+        options=optional(parts, "options", values.options),
+    )
+
+
+def _host(element: Element) -> Host:
+    given = empty(element, "name", "port")
+    return Host(
+        name=attribute(element, given, "name", values.host_name),
+        port=attribute(element, given, "port", values.port) if "port" in given else None,
+    )
+
+
+def _format(parts: Mapping[str, Element]) -> str | None:
+    element = parts.get("format")
+    return None if element is None else attribute(element, empty(element, "type"), "type", values.word)
+
+
+def _defaults(element: Element | None) -> PoolDefaults:
+    if element is None:
+        return PoolDefaults()
+    attributes(element)
+    return PoolDefaults(capacity=_capacity(children(element, frozenset({"capacity"}))))
+
+
+def _trash(element: Element | None) -> TrashPolicy:
+    if element is None:
+        return TrashPolicy()
+    return TrashPolicy(retention=attribute(element, empty(element, "retention"), "retention", parse_duration))
+
+
+# Items
+
+
+def _item(root: Element) -> ItemDefinition:
+    attributes(root)
+    parts = children(root, _ITEM_PARTS)
+    common = _common(root, parts)
+    place = _place(parts, check_item_path, _OWNERSHIP_AND_LIMITS)
+    pool, origin = _item_source(parts.get("source"))
+    return ItemDefinition(
+        name=common.name,
+        uuid=common.uuid,
+        pool=pool,
+        capacity=common.capacity,
+        path=place.path,
+        permissions=_permissions(place.permissions),
+        limits=_limits(place.permissions.get("cgroups")),
+        origin=origin,
+        metadata=common.metadata,
+    )
+
+
+def _item_source(element: Element | None) -> tuple[str | None, ItemOrigin | None]:
+    """The pool, and what the item is a clone of."""
+    if element is None:
+        return None, None
+    given = attributes(element, "fspool", "fs", "snapshot")
+    text = text_of(element).strip(WHITE)
+    if text:
+        if given:
+            refuse(element, f"unexpected text {quote(text)} in <source>, which has attributes")
+        return converted(element, text, values.pool_in_text), None
+    pool = attribute(element, given, "fspool", check_name) if "fspool" in given else None
+    if "fs" not in given:
+        if "snapshot" in given:
+            refuse(element, "<source> names a snapshot but lacks its attribute 'fs', whose snapshot it is")
+        return pool, None
+    origin = ItemOrigin(
+        fs=attribute(element, given, "fs", check_name),
+        snapshot=attribute(element, given, "snapshot", check_name) if "snapshot" in given else None,
+    )
+    return pool, origin
+
+
+def _limits(element: Element | None) -> tuple[tuple[str, str], ...]:
+    """The limits in document order; text alone, without an element, is a remark."""
+    if element is None:
+        return ()
+    attributes(element)
+    if not any(is_element(child) for child in element):
+        return ()
+    parts = children(element, frozenset(LIMITS), where=f"<cgroups>, which holds {', '.join(LIMITS)}")
+    return tuple((name, value(limit, values.limit)) for name, limit in parts.items())

@@ -1,0 +1,61 @@
+"""Infos: what was observed of pools and items. Sizes are bytes, times seconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceInfo:
+    """The numbers of a file system, in bytes, as statvfs(3) has them for an ordinary user."""
+
+    capacity: int
+    allocation: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageInfo:
+    """What an item holds: bytes on disk (st_blocks), files and directories, each inode once."""
+
+    allocation: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """What lstat(2) tells of one entry below a pool's root."""
+
+    mode: int
+    owner: int
+    group: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountUse:
+    """One mount, in any mount namespace, that shows something of a pool.
+
+    `inside` is the place below the pool's root that is mounted ("web", "web/logs", "" for the
+    root itself), `target` the mount point as `pid` sees it.
+    """
+
+    pid: int
+    command: str
+    inside: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One thing that a storage can do, or why it cannot: `reason` is empty where it can."""
+
+    name: str
+    reason: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason

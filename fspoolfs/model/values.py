@@ -1,0 +1,130 @@
+"""The single values of a document, from its text: ids, modes, uuids, hosts, paths, limits.
+
+Each function takes the text as it stands and raises `InvalidError` with a sentence that quotes it.
+Sizes and durations are read by `fspoolfs.units`, names by `fspoolfs.names`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import UUID
+
+from fspoolfs.errors import InvalidError
+from fspoolfs.model.definitions import PoolType
+from fspoolfs.model.elements import WHITE
+from fspoolfs.names import check_characters, check_name, check_path, check_target_path, quote
+
+#: The largest id of a user or group: (uid_t) -1 means "leave it" to chown(2).
+MAX_ID: Final = 2**32 - 2
+#: Bytes of mount options, or of a value for a cgroup's file: less than a page (mount(2)).
+MAX_LINE: Final = 4095
+
+_DECIMAL = re.compile("-1|0*([0-9]{1,10})")
+_OCTAL = re.compile("0*([0-7]{1,4})")
+_UUID = re.compile("[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_WORD = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
+# A name, an address of IPv4 or IPv6, with a user in front where the protocol has one. It never
+# begins with '-', which a program would take for an option.
+_HOST = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:%@\[\]-]{0,254}")
+_SOURCE_TEXT = re.compile(r"""fspool[ \t\r\n]*=[ \t\r\n]*(?:'([^']*)'|"([^"]*)")""")
+_PRINTABLE = re.compile("[ -~]+")
+
+
+def uuid(text: str) -> UUID:
+    """A uuid, with or without dashes, in either case."""
+    digits = text.strip(WHITE)
+    if not _UUID.fullmatch(digits):
+        raise InvalidError(
+            f"{quote(digits)} is not a uuid; write 32 hexadecimal digits, with or without dashes"
+        )
+    return UUID(hex=digits)
+
+
+def mode(text: str) -> int:
+    """Permission bits in octal, 0 to 7777."""
+    match = _OCTAL.fullmatch(text.strip(WHITE))
+    if match is None:
+        raise InvalidError(f"{quote(text)} is not a mode; write octal digits, from 0 to 7777")
+    return int(match[1], 8)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    match = _DECIMAL.fullmatch(text.strip(WHITE))
+    number = None if match is None else int(match[1] or -1)
+    if number is None or not low <= number <= high:
+        raise InvalidError(f"{quote(text)} is not a whole number from {low} to {high}")
+    return number
+
+
+def owner(text: str) -> int | None:
+    """The id of a user or a group; `None` for -1, which leaves it to the default."""
+    number = _number(text, -1, MAX_ID)
+    return None if number == -1 else number
+
+
+def port(text: str) -> int:
+    """A port of TCP or UDP."""
+    return _number(text, 1, 65535)
+
+
+def pool_type(text: str) -> PoolType:
+    """The type of a pool."""
+    try:
+        return PoolType(text)
+    except ValueError:
+        raise InvalidError(f"{quote(text)} is not a type of pool; write {', '.join(PoolType)}") from None
+
+
+def word(text: str) -> str:
+    """The name of a format or a provider, such as "ext4"."""
+    if not _WORD.fullmatch(text):
+        raise InvalidError(f"{quote(text)} is not a plain word of lower-case letters and digits")
+    return text
+
+
+def host_name(text: str) -> str:
+    """The name or address of a server."""
+    if not _HOST.fullmatch(text):
+        raise InvalidError(f"{quote(text)} is not the name or the address of a host")
+    return text
+
+
+def directory(text: str) -> str:
+    """A directory of a server, absolute or counted from where the protocol begins."""
+    if text.startswith("-"):
+        raise InvalidError(f"path {quote(text)} begins with '-', as options do")
+    return check_path(text, "path")
+
+
+def device(text: str) -> str:
+    """The absolute path of a block device."""
+    return check_target_path(text, "path")
+
+
+def options(text: str) -> str:
+    """Mount options, as one line."""
+    line = check_characters(text.strip(WHITE), "the text")
+    if not line:
+        raise InvalidError("it is empty; leave it out to say nothing")
+    if len(line.encode()) > MAX_LINE:
+        raise InvalidError(f"{quote(line)} is longer than {MAX_LINE} bytes")
+    return line
+
+
+def pool_in_text(text: str) -> str:
+    """The pool of an item where the source says it in its text: fspool='NAME'."""
+    match = _SOURCE_TEXT.fullmatch(text.strip(WHITE))
+    if match is None:
+        raise InvalidError(f"{quote(text)} names no pool; write <source fspool='NAME'/>")
+    return check_name(match[1] or match[2] or "")
+
+
+def limit(text: str) -> str:
+    """A value for a cgroup's interface file, with single spaces, as the kernel splits it."""
+    line = " ".join(text.split())
+    if not _PRINTABLE.fullmatch(line) or len(line) > MAX_LINE:
+        raise InvalidError(
+            f"{quote(text)} is not a value for a cgroup; write one as the kernel's file takes it"
+        )
+    return line

@@ -1,0 +1,53 @@
+"""The mount point: made ready before the daemon mounts there, and unmounted afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fspoolfs.errors import BusyError, ExistsError, InvalidError, NotEmptyError, StorageError
+from fspoolfs.system import mounts
+
+#: What mountinfo shows as source and, behind "fuse.", as type.
+SOURCE = "fspoolfs"
+SUBTYPE = "fspoolfs"
+_TYPE = f"fuse.{SUBTYPE}"
+
+
+def prepare(path: Path) -> None:
+    """Make the directory, clear what a killed daemon left there, refuse what is in use or full."""
+    found = mounts.mount_at(str(path))
+    while found is not None:
+        if found.fs_type != _TYPE or not mounts.is_stale_fuse(str(path)):
+            what = (
+                "a control tree of fspoolfs" if found.fs_type == _TYPE else f"a {found.fs_type} file system"
+            )
+            raise ExistsError(f"{path}: {what} is mounted there already")
+        mounts.unmount_lazily(str(path))
+        found = mounts.mount_at(str(path))
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        entries = os.listdir(path)
+    except OSError as error:
+        raise StorageError.from_os(f"{path} cannot be a mount point", error) from error
+    if entries:
+        raise NotEmptyError(f"{path} is not empty: mount on an empty directory")
+
+
+def unmount(path: Path) -> None:
+    """Unmount a control tree; its daemon ends by itself.
+
+    Raises `InvalidError` when none is mounted there, `BusyError` when it is in use.
+    """
+    found = mounts.mount_at(str(path))
+    if found is None or found.fs_type != _TYPE:
+        raise InvalidError(f"{path}: no control tree of fspoolfs is mounted there")
+    if mounts.is_stale_fuse(str(path)):
+        mounts.unmount_lazily(str(path))
+        return
+    try:
+        mounts.unmount(str(path))
+    except OSError as error:
+        raise BusyError(
+            f"{path}: {os.strerror(error.errno or 0)}: some process has it open or works in it"
+        ) from error

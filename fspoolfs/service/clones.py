@@ -1,0 +1,133 @@
+"""The long work on items: cloning one, counting what one holds. Each is a job."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from uuid import UUID
+
+import trio
+
+from fspoolfs.backends.filesystem import Cloner, FileSystem, Measurer
+from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.model.definitions import ItemDefinition, ItemOrigin
+from fspoolfs.model.states import ItemVerb, enter_item
+from fspoolfs.progress import Progress
+from fspoolfs.service import access, layout
+from fspoolfs.service.access import Caller
+from fspoolfs.service.changes import CreateItem
+from fspoolfs.service.item_work import ItemWork
+from fspoolfs.service.jobs import Job
+from fspoolfs.service.objects import Item, Measured, Pool
+
+log = logging.getLogger(__name__)
+
+
+class Clones(ItemWork):
+    """Jobs that read or write everything in an item."""
+
+    async def clone_item(
+        self, pool: Pool, item: Item, new_name: str, snapshot: str | None, caller: Caller
+    ) -> None:
+        """Make a new item that holds what `item` holds."""
+        access.check_create(pool.name, pool.definition.permissions, caller)
+        wanted = replace(
+            item.definition,
+            name=new_name,
+            uuid=None,
+            path=None,
+            origin=ItemOrigin(fs=item.name, snapshot=snapshot),
+            # A clone is as large as its original without being the pool owner's choice.
+            capacity=None,
+        )
+        definition = replace(self.complete(pool, wanted, caller), capacity=item.definition.capacity)
+        await self.clone(pool, definition, caller)
+
+    async def clone(self, pool: Pool, definition: ItemDefinition, caller: Caller) -> Item:
+        attached = pool.active()
+        assert definition.origin is not None
+        assert definition.uuid is not None
+        source = self.find(pool, definition.origin.fs)
+        if definition.origin.snapshot is not None:
+            raise UnsupportedError(
+                f"item {source.name} has no snapshots: the {attached.filesystem.name} file system of pool "
+                f"{pool.name} keeps none"
+            )
+        self._check_may_read(source, caller)
+        enter_item(source.name, source.state, ItemVerb.CLONE)
+        filesystem = attached.filesystem
+        if not isinstance(filesystem, Cloner):
+            raise UnsupportedError(f"the {filesystem.name} file system of pool {pool.name} cannot clone")
+        cloner: Cloner = filesystem
+        item, lease = await self.reserve(pool, definition)
+        job = Job("clone", f"item {source.name} to {item.name}")
+        item.job = job
+        staging, origin = layout.staging(item.uuid), source.definition.location
+
+        def copy(progress: Progress) -> None:
+            filesystem.check(definition)
+            cloner.clone(origin, staging, definition, progress)
+            # The copied data is made durable before the definition says that it is there.
+            filesystem.root.sync()
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            self.created(pool, item, change.definition, error, via_tree=False)
+
+        change = CreateItem(filesystem, definition, staged=True, on_done=done)
+
+        async def work(job: Job) -> None:
+            try:
+                await self.context.in_thread(pool, copy, job.progress)
+            except BaseException as error:
+                with trio.CancelScope(shield=True):
+                    await self._discard_clone(pool, filesystem, definition.uuid)
+                done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
+                raise
+            await self.context.commit(pool, change, float("inf"))
+
+        await self.context.run_job(pool, job, work, item=item.name)
+        return item
+
+    async def _discard_clone(self, pool: Pool, filesystem: FileSystem, uuid: UUID | None) -> None:
+        assert uuid is not None
+
+        def discard() -> None:
+            try:
+                filesystem.move(layout.staging(uuid), layout.purge(uuid))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                log.error("%s", StorageError.from_os(f"discard a clone in pool {pool.name}", error))
+
+        with trio.move_on_after(self.context.grace):
+            await trio.to_thread.run_sync(discard, abandon_on_cancel=True)
+        pool.rubbish.set()
+
+    async def measure(self, pool: Pool, item: Item) -> None:
+        """Count what the item holds, as a job."""
+        attached = pool.active()
+        enter_item(item.name, item.state, ItemVerb.MEASURE)
+        filesystem = attached.filesystem
+        if not isinstance(filesystem, Measurer):
+            raise UnsupportedError(f"the {filesystem.name} file system of pool {pool.name} counts by itself")
+        if item.job is not None and item.job.running:
+            raise BusyError(f"item {item.name}: {item.job.verb} is under way")
+        measurer: Measurer = filesystem
+        location = item.definition.location
+        job = Job("measure", f"item {item.name}")
+        item.job = job
+
+        async def work(job: Job) -> None:
+            found = await self.context.in_thread(
+                pool, lambda progress: measurer.measure(location, progress), job.progress
+            )
+            item.measured = Measured(found, time.time())
+
+        await self.context.run_job(pool, job, work, item=item.name)
+
+    def _check_may_read(self, item: Item, caller: Caller) -> None:
+        """Cloning reads everything in an item, so it is for its owner and who administers."""
+        if not caller.administers and caller.uid != item.definition.permissions.owner:
+            raise AccessError(f"user {caller.uid} may not clone item {item.name}: it belongs to another user")

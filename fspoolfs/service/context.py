@@ -1,0 +1,74 @@
+"""What all parts of the service share: events, threads, jobs, and how a change is waited for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from fspoolfs.errors import StorageError
+from fspoolfs.progress import Progress
+from fspoolfs.service.changes import ItemChange
+from fspoolfs.service.events import Event, EventLog
+from fspoolfs.service.jobs import Job, JobRunner
+from fspoolfs.service.objects import Pool
+from fspoolfs.service.usage import UseFinder
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Context:
+    """Shared by the services. `grace` is how long a request is waited for, in seconds."""
+
+    def __init__(self, *, events: EventLog, runner: JobRunner, finder: UseFinder, grace: float) -> None:
+        self.events = events
+        self.runner = runner
+        self.finder = finder
+        self.grace = grace
+        #: Called in the event loop with a pool whose storage gave an error.
+        self.suspect: Callable[[Pool], None] = lambda pool: None
+
+    async def commit(self, pool: Pool, change: ItemChange, grace: float) -> None:
+        """Have `change` carried out and wait up to `grace` seconds for the end.
+
+        Raises how it failed, or `InProgressError`.
+        """
+        pool.changes_in_flight += 1
+
+        def settled(error: Exception | None) -> None:
+            pool.changes_in_flight -= 1
+            if isinstance(error, StorageError):
+                self.suspect(pool)
+
+        change.watch(settled)
+        pool.active().committer.submit(change)
+        await change.outcome(grace)
+
+    async def in_thread(self, pool: Pool, work: Callable[[Progress], T], progress: Progress) -> T:
+        """Run blocking `work` in one of the pool's threads; a cancelled caller abandons it."""
+        return await trio.to_thread.run_sync(work, progress, limiter=pool.limiter, abandon_on_cancel=True)
+
+    async def run_job(
+        self, pool: Pool, job: Job, work: Callable[[Job], Awaitable[None]], *, item: str = ""
+    ) -> None:
+        """Run `work` as a job and wait up to the grace time for its end.
+
+        Raises how it failed, or `InProgressError`. Its end is an event.
+        """
+
+        async def told(job: Job) -> None:
+            try:
+                await work(job)
+            except Exception as error:
+                self._tell(pool, job, item, "job-failed", reason=str(error))
+                raise
+            self._tell(pool, job, item, "job-done")
+
+        self.runner.start(job, told)
+        await job.outcome(self.grace)
+
+    def _tell(self, pool: Pool, job: Job, item: str, kind: str, **details: str) -> None:
+        self.events.publish(Event(kind=kind, pool=pool.name, item=item, details={"job": job.verb, **details}))

@@ -1,0 +1,79 @@
+"""All of the service behind one object, as the control tree uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from fspoolfs.backends.registry import Registry
+from fspoolfs.errors import FspoolError, InvalidError
+from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
+from fspoolfs.service.access import DAEMON, Caller
+from fspoolfs.service.clones import Clones
+from fspoolfs.service.context import Context
+from fspoolfs.service.events import EventLog
+from fspoolfs.service.items import Items
+from fspoolfs.service.jobs import JobRunner
+from fspoolfs.service.lifecycle import Lifecycle
+from fspoolfs.service.metrics import Metrics
+from fspoolfs.service.pools import Pools
+from fspoolfs.service.space import Spaces
+from fspoolfs.service.store import Store
+from fspoolfs.service.trash import Trash
+from fspoolfs.service.usage import UseFinder
+
+
+class Service:
+    """Pools, items, and what is told of them. `grace` is in seconds, see `Context`."""
+
+    def __init__(
+        self,
+        *,
+        state: Path,
+        storage: Path,
+        registry: Registry,
+        finder: UseFinder,
+        nursery: trio.Nursery,
+        grace: float,
+    ) -> None:
+        self.events = EventLog()
+        self.context = Context(events=self.events, runner=JobRunner(nursery), finder=finder, grace=grace)
+        self.registry = registry
+        self.store = Store(state)
+        self.pools = Pools(self.context, self.store, registry, storage)
+        self.trash = Trash(self.context)
+        self.clones = Clones(self.context)
+        self.items = Items(self.context, self.clones)
+        self.lifecycle = Lifecycle(self.context, self.store, registry, self.pools, self.trash, nursery)
+        self.spaces = Spaces()
+        self.metrics = Metrics(self.pools, self.events)
+        #: The last failed request that concerned no pool, for the tree's root.
+        self.error: FspoolError | None = None
+
+    async def start(self) -> None:
+        """Take in what the host remembers, and start the pools that are to be active."""
+        await trio.to_thread.run_sync(self.store.prepare)
+        await self.pools.load()
+        await self.lifecycle.resume(DAEMON)
+
+    async def stop(self) -> None:
+        """Leave the storage of every pool synced, and attached as it is."""
+        await self.lifecycle.close_all()
+
+    async def define(self, definition: PoolDefinition | ItemDefinition, caller: Caller) -> None:
+        """What a document written into the root's `define` does."""
+        if isinstance(definition, PoolDefinition):
+            await self.pools.define(definition, caller)
+            return
+        if definition.pool is None:
+            raise InvalidError(
+                f"item {definition.name} names no pool: add <source fspool='NAME'/>, or write into the "
+                "item's own config.xml"
+            )
+        pool = self.pools.find(definition.pool)
+        try:
+            await self.items.define(pool, definition, caller)
+        except FspoolError as error:
+            pool.error = error
+            raise

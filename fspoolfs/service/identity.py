@@ -1,0 +1,106 @@
+"""What a root says about whose pool it carries: `.fspool/pool.xml`, and the directories beside it."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from dataclasses import dataclass
+from uuid import UUID
+from xml.sax.saxutils import escape
+
+from lxml import etree
+
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.errors import CorruptError, ExistsError, FspoolError, UnsupportedError
+from fspoolfs.service import layout
+from fspoolfs.system import atomic
+
+#: The layout of `.fspool/` that this version reads and writes.
+FORMAT = 1
+_LIMIT = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whose pool a root carries."""
+
+    uuid: UUID
+    name: str
+
+
+def read(root: RootDirectory) -> Identity | None:
+    """The identity at `root`, or `None` where there is none.
+
+    Raises `CorruptError` for one that cannot be understood, `UnsupportedError` for a later format.
+    """
+    try:
+        data = root.read(layout.IDENTITY, limit=_LIMIT)
+    except FileNotFoundError:
+        return None
+    return _decode(data, root.location(layout.IDENTITY))
+
+
+def peek(target: str) -> Identity | None:
+    """The identity that a directory on this host carries, if it can be read at all."""
+    try:
+        return _decode(atomic.read_file(f"{target}/{layout.IDENTITY}", _LIMIT), target)
+    except (OSError, FspoolError):
+        return None  # a start will say what is wrong with it
+
+
+def _decode(data: bytes, where: str) -> Identity:
+    try:
+        element = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True))
+        version = int(element.get("format", ""))
+        identity = Identity(uuid=UUID(element.findtext("uuid", "")), name=element.findtext("name", ""))
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise CorruptError(
+            f"{where} cannot be understood ({error}); restore it, or remove it if the "
+            "root belongs to no other pool"
+        ) from error
+    if version > FORMAT:
+        raise UnsupportedError(f"{where} has format {version}; this version of fspoolfs knows {FORMAT}")
+    return identity
+
+
+def claim(root: RootDirectory, wanted: Identity) -> None:
+    """Make `root` the pool's own, or check that it is.
+
+    Raises `ExistsError` when it carries another pool.
+    """
+    found = read(root)
+    if found is not None and found.uuid != wanted.uuid:
+        raise ExistsError(
+            f"{root.path} carries pool {found.name} with uuid {found.uuid}, not {wanted.name} with uuid "
+            f"{wanted.uuid}; define the pool with that uuid, or give it another target"
+        )
+    _make_directories(root)
+    if found != wanted:
+        root.write(layout.IDENTITY, _encode(wanted), replace=True, durable=True)
+
+
+def _encode(identity: Identity) -> bytes:
+    return (
+        f'<pool format="{FORMAT}">\n  <name>{escape(identity.name)}</name>\n'
+        f"  <uuid>{identity.uuid}</uuid>\n</pool>\n"
+    ).encode()
+
+
+def _make_directories(root: RootDirectory) -> None:
+    made = False
+    for path in (layout.OWN, *layout.DIRECTORIES):
+        try:
+            info = root.stat(path)
+        except FileNotFoundError:
+            root.make_directory(path, mode=0o700)
+            made = True
+        else:
+            if not stat.S_ISDIR(info.mode):
+                raise FspoolError(
+                    f"{root.location(path)} is not a directory: fspoolfs keeps its own files there",
+                    errno=errno.ENOTDIR,
+                )
+    if made:
+        root.sync()
+    for path in layout.DIRECTORIES:
+        root.trust(path)

@@ -1,0 +1,107 @@
+"""Intents: what is about to become of an item, as the journal keeps it.
+
+An intent does not describe steps but the outcome: where the item is going to be, by what name and
+with which definition. Recovery can therefore fold the intents of one item into the last of them and
+make that one true, whatever part of the steps had been done.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from uuid import UUID
+from xml.sax.saxutils import quoteattr
+
+from lxml import etree
+
+from fspoolfs.errors import CorruptError, FspoolError
+from fspoolfs.model import documents, formatting
+from fspoolfs.model.definitions import ItemDefinition
+
+
+class Outcome(enum.StrEnum):
+    """What an item will be when the operation is done."""
+
+    #: In its place, with this definition: create, adopt, update, rename, undelete, clone.
+    PLACED = "placed"
+    #: In the trash.
+    TRASHED = "trashed"
+    #: Gone.
+    PURGED = "purged"
+    #: Never there: a creation that failed after it was journalled.
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """One record of the journal.
+
+    `definition` is the item's definition afterwards (or the last one it had). `was_name` and
+    `was_path` tell where it was before, empty when it was nowhere. `fresh` marks a creation: its
+    empty directory may be made again. `adopted` marks a directory that existed before and is never
+    removed by an undo. `trash_name` and `deleted` (seconds since the epoch) belong to TRASHED.
+    """
+
+    outcome: Outcome
+    uuid: UUID
+    definition: ItemDefinition
+    was_name: str = ""
+    was_path: str = ""
+    fresh: bool = False
+    adopted: bool = False
+    trash_name: str = ""
+    deleted: int = 0
+
+    def encode(self, document: bytes | None = None) -> bytes:
+        """The record's payload; `document` is the formatted definition where the caller has it."""
+        if document is None:
+            document = formatting.format_item(self.definition)
+        flags = ' fresh="yes"' if self.fresh else ' adopted="yes"' if self.adopted else ""
+        was = (
+            f" was-name={quoteattr(self.was_name)} was-path={quoteattr(self.was_path)}"
+            if self.was_name or self.was_path
+            else ""
+        )
+        trash = (
+            f' trash-name={quoteattr(self.trash_name)} deleted="{self.deleted}"'
+            if self.outcome is Outcome.TRASHED
+            else ""
+        )
+        head = f'<intent outcome="{self.outcome.value}" uuid="{self.uuid}"{was}{flags}{trash}>\n'
+        return head.encode() + document + b"</intent>\n"
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Intent:
+        """Raises `CorruptError` for what `encode` did not write."""
+        element, definition = open_envelope(payload, "intent")
+        try:
+            return cls(
+                outcome=Outcome(element.get("outcome", "")),
+                uuid=UUID(element.get("uuid", "")),
+                definition=definition,
+                was_name=element.get("was-name", ""),
+                was_path=element.get("was-path", ""),
+                fresh=element.get("fresh") == "yes",
+                adopted=element.get("adopted") == "yes",
+                trash_name=element.get("trash-name", ""),
+                deleted=int(element.get("deleted", "0")),
+            )
+        except ValueError as error:
+            raise CorruptError(f"an intent that cannot be understood: {error}") from error
+
+
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+
+
+def open_envelope(payload: bytes, tag: str) -> tuple[etree._Element, ItemDefinition]:
+    """An element `tag` of our own around one item definition, taken apart.
+
+    Raises `CorruptError`.
+    """
+    try:
+        element = etree.fromstring(payload, _PARSER)
+        if element.tag != tag or len(element) != 1:
+            raise CorruptError(f"expected one definition in <{tag}>")
+        return element, documents.parse_item(etree.tostring(element[0], with_tail=False))
+    except (etree.XMLSyntaxError, FspoolError) as error:
+        raise CorruptError(f"a <{tag}> that cannot be understood: {error}") from error

@@ -1,0 +1,133 @@
+"""What every operation on items needs: names and places reserved, locks, the committer, events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+from fspoolfs import names
+from fspoolfs.errors import AccessError, ExistsError, InvalidError, NotFoundError
+from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.model.states import ItemState
+from fspoolfs.service import access, usage
+from fspoolfs.service.access import Caller
+from fspoolfs.service.changes import ItemChange
+from fspoolfs.service.context import Context
+from fspoolfs.service.events import Event
+from fspoolfs.service.locks import Lease
+from fspoolfs.service.objects import Item, Pool, TrashEntry
+
+
+class ItemWork:
+    """The common ground of `Items`, `Trash` and `Clones`."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def complete(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> ItemDefinition:
+        """The definition as it will be stored: owner, mode, uuid and the pool's defaults filled in."""
+        name = names.check_name(wanted.name)
+        if wanted.pool not in (None, pool.name):
+            raise InvalidError(f"item {name} names pool {wanted.pool} as its source, not {pool.name}")
+        path = names.check_item_path(wanted.path) if wanted.path is not None else None
+        if wanted.uuid is not None:
+            self._check_uuid_free(pool, wanted.uuid)
+        if wanted.capacity is not None and not access.owns_pool(pool.definition.permissions, caller):
+            raise AccessError(f"the capacity of item {name} is the pool owner's to choose")
+        return replace(
+            wanted,
+            name=name,
+            uuid=wanted.uuid or uuid4(),
+            pool=None,
+            path=None if path == f"/{name}" else path,
+            capacity=pool.definition.defaults.capacity if wanted.capacity is None else wanted.capacity,
+            permissions=access.new_item_permissions(pool.definition.permissions, wanted.permissions, caller),
+        )
+
+    def _check_uuid_free(self, pool: Pool, uuid: UUID) -> None:
+        for item in pool.items.values():
+            if item.uuid == uuid:
+                raise ExistsError(f"uuid {uuid} is item {item.name}'s in pool {pool.name}")
+        for entry in pool.trash.values():
+            if entry.uuid == uuid:
+                raise ExistsError(f"uuid {uuid} is that of {entry.name} in the trash of pool {pool.name}")
+
+    async def reserve(self, pool: Pool, definition: ItemDefinition) -> tuple[Item, Lease]:
+        """Take the name and the place for an item that is being made."""
+        lease = await pool.locks.acquire(definition.name)
+        try:
+            pool.active()
+            if definition.name in pool.items:
+                raise ExistsError(f"item {definition.name} exists already in pool {pool.name}")
+            pool.locations.check(definition.location, definition.name)
+        except BaseException:
+            lease.release()
+            raise
+        item = Item(definition, ItemState.CREATING, changed=int(time.time()))
+        pool.put(item)
+        return item, lease
+
+    def created(
+        self,
+        pool: Pool,
+        item: Item,
+        definition: ItemDefinition,
+        error: Exception | None,
+        *,
+        via_tree: bool,
+    ) -> None:
+        if error is not None:
+            pool.drop(item)
+            self.gone(pool, "item-failed", item.name, item.number, reason=str(error))
+            return
+        item.definition = definition
+        item.state = ItemState.READY
+        self.publish("item-created", pool, item.name, via_tree=via_tree)
+
+    def find(self, pool: Pool, name: str) -> Item:
+        item = pool.items.get(name)
+        if item is None:
+            raise NotFoundError(f"there is no item {name} in pool {pool.name}")
+        return item
+
+    def find_trashed(self, pool: Pool, name: str) -> TrashEntry:
+        entry = pool.trash.get(name)
+        if entry is None:
+            raise NotFoundError(f"there is nothing called {name} in the trash of pool {pool.name}")
+        return entry
+
+    async def lock(self, pool: Pool, item: Item, *others: str) -> Lease:
+        lease = await pool.locks.acquire(item.name, *others)
+        if pool.items.get(item.name) is not item:
+            lease.release()
+            raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
+        return lease
+
+    def in_use(self, pool: Pool, what: str) -> Callable[[str], None]:
+        """A check, for the committer's thread, that no one has mounted a directory of the pool."""
+        root, finder = pool.active().root.path, self.context.finder
+
+        def check(location: str) -> None:
+            found = usage.of_location(finder.uses(root), location)
+            if found:
+                raise usage.refuse(what, found)
+
+        return check
+
+    async def commit(self, pool: Pool, change: ItemChange) -> None:
+        await self.context.commit(pool, change, self.context.grace)
+
+    def publish(self, kind: str, pool: Pool, item: str, *, via_tree: bool = False, **details: str) -> None:
+        self.context.events.publish(
+            Event(kind=kind, pool=pool.name, item=item, details=dict(details), via_tree=via_tree)
+        )
+
+    def gone(
+        self, pool: Pool, kind: str, item: str, number: int, *, via_tree: bool = False, reason: str = ""
+    ) -> None:
+        details: dict[str, str | int] = {"reason": reason} if reason else {}
+        self.context.events.publish(
+            Event(kind=kind, pool=pool.name, item=item, details=details, via_tree=via_tree, number=number)
+        )

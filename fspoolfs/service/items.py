@@ -1,0 +1,168 @@
+"""Items: create, adopt, define, change, rename. `via_tree` marks what the kernel asked for itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fspoolfs import names
+from fspoolfs.errors import AccessError, ExistsError, InvalidError
+from fspoolfs.model import changes as model_changes
+from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.model.states import ItemState, ItemVerb, enter_item
+from fspoolfs.service import access
+from fspoolfs.service.access import Caller
+from fspoolfs.service.changes import CreateItem, UpdateItem, as_refusal
+from fspoolfs.service.clones import Clones
+from fspoolfs.service.context import Context
+from fspoolfs.service.item_work import ItemWork
+from fspoolfs.service.moves import RenameItem
+from fspoolfs.service.objects import Item, Pool
+
+
+class Items(ItemWork):
+    """Operations on the items of active pools."""
+
+    def __init__(self, context: Context, clones: Clones) -> None:
+        super().__init__(context)
+        self._clones = clones
+
+    async def create(
+        self, pool: Pool, wanted: ItemDefinition, caller: Caller, *, adopt: bool, via_tree: bool = False
+    ) -> Item:
+        """Create the item, or with `adopt` take over the directory that is already there.
+
+        Raises `ExistsError`, `AccessError`, `UnsupportedError`, `StorageError`, or
+        `InProgressError` when it goes on in the background.
+        """
+        attached = pool.active()
+        if not via_tree:
+            access.check_create(pool.name, pool.definition.permissions, caller)
+        definition = self.complete(pool, wanted, caller)
+        if definition.origin is not None:
+            return await self._clones.clone(pool, definition, caller)
+        item, lease = await self.reserve(pool, definition)
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            self.created(pool, item, change.definition, error, via_tree=via_tree)
+
+        change = CreateItem(
+            attached.filesystem, definition, adopt=adopt, unset=wanted.permissions, on_done=done
+        )
+        await self.commit(pool, change)
+        return item
+
+    async def define(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> Item:
+        """Create the item, or change the one of that name to what `wanted` says."""
+        if wanted.name not in pool.items:
+            return await self.create(pool, wanted, caller, adopt=True)
+        return await self.redefine(pool, pool.items[wanted.name], wanted, caller)
+
+    async def redefine(self, pool: Pool, item: Item, wanted: ItemDefinition, caller: Caller) -> Item:
+        """Change `item`; what `wanted` does not say stays as it is."""
+        attached = pool.active()
+        if wanted.name != item.name:
+            raise InvalidError(f"the document defines item {wanted.name}, not {item.name}; rename it with mv")
+        if wanted.pool not in (None, pool.name):
+            raise InvalidError(f"item {wanted.name} names pool {wanted.pool} as its source, not {pool.name}")
+        lease = await self.lock(pool, item)
+        try:
+            working = enter_item(item.name, item.state, ItemVerb.DEFINE)
+            old = item.definition
+            new = self._merge(old, wanted)
+            changed = model_changes.item_changes(old, new)
+            access.check_redefine(pool.definition.permissions, old, new, changed, caller)
+        except BaseException:
+            lease.release()
+            raise
+        if not changed:
+            lease.release()
+            return item
+        item.state = working
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            item.state = ItemState.READY
+            if error is not None:
+                item.error = as_refusal(error)
+                return
+            item.definition, item.error = new, None
+            item.changed = int(time.time())
+            self.publish("item-changed", pool, item.name, changed=" ".join(changed))
+
+        await self.commit(pool, UpdateItem(attached.filesystem, old, new, on_done=done))
+        return item
+
+    def _merge(self, old: ItemDefinition, wanted: ItemDefinition) -> ItemDefinition:
+        """`wanted`, with what can never change or was not said taken from `old`."""
+        said = wanted.permissions
+        path = names.check_item_path(wanted.path) if wanted.path is not None else old.path
+        return replace(
+            wanted,
+            uuid=wanted.uuid or old.uuid,
+            pool=None,
+            path=old.path if path in (old.path, f"/{old.location}") else path,
+            origin=wanted.origin or old.origin,
+            permissions=Permissions(
+                mode=old.permissions.mode if said.mode is None else said.mode,
+                owner=old.permissions.owner if said.owner is None else said.owner,
+                group=old.permissions.group if said.group is None else said.group,
+            ),
+        )
+
+    async def set_permissions(self, pool: Pool, item: Item, permissions: Permissions, caller: Caller) -> None:
+        """What chmod and chown of the item's directory do; `None` leaves a value."""
+        await self.redefine(pool, item, replace(item.definition, permissions=permissions), caller)
+
+    async def set_capacity(self, pool: Pool, item: Item, capacity: int | None, caller: Caller) -> None:
+        """`None` lifts the limit."""
+        if not access.owns_pool(pool.definition.permissions, caller):
+            raise AccessError(f"the capacity of item {item.name} is the pool owner's to change")
+        await self.redefine(pool, item, replace(item.definition, capacity=capacity), caller)
+
+    async def rename(self, pool: Pool, name: str, new_name: str, *, via_tree: bool = False) -> None:
+        """Raises `ExistsError` when the new name is taken, `BusyError` when the item is in use."""
+        attached = pool.active()
+        new_name = names.check_name(new_name)
+        item = self.find(pool, name)
+        if name == new_name:
+            return
+        lease = await self.lock(pool, item, new_name)
+        try:
+            working = enter_item(item.name, item.state, ItemVerb.RENAME)
+            if new_name in pool.items:
+                raise ExistsError(f"item {new_name} exists already in pool {pool.name}")
+            old = item.definition
+            new = replace(old, name=new_name)
+            pool.locations.check(new.location, new_name, besides=name)
+        except BaseException:
+            lease.release()
+            raise
+        placeholder = Item(new, ItemState.CREATING)
+        item.state = working
+        pool.items[new_name] = placeholder
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            del pool.items[new_name]
+            item.state = ItemState.READY
+            if error is not None:
+                item.error = as_refusal(error)
+                return
+            pool.drop(item)
+            item.definition, item.error = new, None
+            item.changed = int(time.time())
+            pool.put(item)
+            self.publish("item-renamed", pool, new_name, via_tree=via_tree, old=name)
+
+        await self.commit(
+            pool,
+            RenameItem(
+                attached.filesystem,
+                old,
+                new,
+                in_use=self.in_use(pool, f"rename item {name}"),
+                on_done=done,
+            ),
+        )

@@ -1,0 +1,158 @@
+"""The write-ahead journal of one pool: records that are durable before storage is touched.
+
+The file has two segments of equal size and is written in place, so that a synced record costs one
+write and no metadata. Records are numbered; each carries the highest number that is *stable*, that
+is, whose effects are durable without the journal. A segment is written anew only when all records
+in it are stable. After a crash the records above the last stable number are replayed.
+
+A record is one line, `fspool1 NUMBER STABLE LENGTH CRC32`, the payload of LENGTH bytes, a newline.
+The sum covers the line's numbers and the payload, so a torn record is recognised. The journal
+neither knows what payloads mean nor when they have been applied; see `fspoolfs.service.committer`.
+Not thread-safe: one thread at a time uses it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fspoolfs.backends.root import LogFile, RootDirectory
+from fspoolfs.errors import TooLargeError
+from fspoolfs.service import layout
+
+#: Bytes of one segment: holds any definition (1 MiB at most) and about 2,000 usual records.
+SEGMENT = 2 << 20
+_MAGIC = b"fspool1"
+_MAX_HEADER = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    number: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    number: int
+    stable: int
+    payload: bytes
+    end: int
+
+
+def _frame(number: int, stable: int, payload: bytes) -> bytes:
+    numbers = b"%d %d %d" % (number, stable, len(payload))
+    checksum = zlib.crc32(payload, zlib.crc32(numbers))
+    return b"%b %b %08x\n%b\n" % (_MAGIC, numbers, checksum, payload)
+
+
+def _frame_at(data: bytes, start: int) -> _Frame | None:
+    """The record at `start`, or `None` where there is none or it is torn."""
+    end = data.find(b"\n", start, start + _MAX_HEADER)
+    fields = data[start:end].split(b" ") if end > 0 else []
+    if len(fields) != 5 or fields[0] != _MAGIC:
+        return None
+    try:
+        number, stable, length = (int(field) for field in fields[1:4])
+        checksum = int(fields[4], 16)
+    except ValueError:
+        return None
+    payload = data[end + 1 : end + 1 + length]
+    if len(payload) != length or zlib.crc32(payload, zlib.crc32(b" ".join(fields[1:4]))) != checksum:
+        return None
+    return _Frame(number, stable, payload, end + 1 + length + 1)
+
+
+def _frames(segment: bytes) -> list[_Frame]:
+    """The unbroken run of records from a segment's start; what an earlier use left is not in it."""
+    frames: list[_Frame] = []
+    position = 0
+    while (frame := _frame_at(segment, position)) is not None:
+        if frames and frame.number != frames[-1].number + 1:
+            break
+        frames.append(frame)
+        position = frame.end
+    return frames
+
+
+class Journal:
+    """Appends and syncs records; `pending` holds what a crash left to be replayed at opening."""
+
+    def __init__(self, log: LogFile, *, segment: int = SEGMENT) -> None:
+        self._log = log
+        self._size = segment
+        found = sorted(
+            ((_frames(log.read(place * segment, segment)), place) for place in (0, 1)),
+            key=lambda run: run[0][-1].number if run[0] else 0,
+        )
+        frames = [frame for run, _ in found for frame in run]
+        self._stable = max((frame.stable for frame in frames), default=0)
+        self._last = max((frame.number for frame in frames), default=0)
+        self.pending: Sequence[Record] = tuple(
+            Record(frame.number, frame.payload) for frame in frames if frame.number > self._stable
+        )
+        # Go on in the segment that does not hold the newest record: nothing unread is overwritten.
+        self._place = 1 - found[1][1] if found[1][0] else 0
+        self._position = 0
+        #: The highest number in each segment, for knowing when it may be written anew.
+        self._highest = [0, 0]
+        for run, place in found:
+            self._highest[place] = run[-1].number if run else 0
+
+    @classmethod
+    def open(cls, root: RootDirectory, *, segment: int = SEGMENT) -> Journal:
+        """Open the journal of the pool at `root`, made when it is missing."""
+        return cls(root.open_log(layout.JOURNAL, size=2 * segment), segment=segment)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest record."""
+        return self._last
+
+    @property
+    def unstable(self) -> int:
+        """How many records are not covered by a sync of the storage yet."""
+        return self._last - self._stable
+
+    def room(self, payload: bytes) -> bool:
+        """Whether `payload` can be appended now; if not, `stabilise` makes room."""
+        if self._position + len(payload) + _MAX_HEADER <= self._size:
+            return True
+        return self._highest[1 - self._place] <= self._stable
+
+    def append(self, payload: bytes) -> int:
+        """Write one record, not durable before `sync`; its number.
+
+        The caller has asked `room`. Raises `TooLargeError` for what no segment can hold.
+        """
+        data = _frame(self._last + 1, self._stable, payload)
+        if len(data) > self._size:
+            raise TooLargeError(f"a definition of {len(payload)} bytes is too large to be journalled")
+        if self._position + len(data) > self._size:
+            self._place, self._position = 1 - self._place, 0
+        self._log.write(self._place * self._size + self._position, data)
+        self._position += len(data)
+        self._last += 1
+        self._highest[self._place] = self._last
+        return self._last
+
+    def sync(self) -> None:
+        self._log.sync()
+
+    def stabilise(self, number: int) -> None:
+        """Take note that the effects of every record up to `number` are durable by themselves."""
+        self._stable = max(self._stable, number)
+
+    def close(self) -> None:
+        """Leave a durable mark that all stable records are done, and close."""
+        try:
+            if self._last and self.room(b""):
+                self.append(b"")
+                self.sync()
+        finally:
+            self._log.close()
+
+    def abandon(self) -> None:
+        """Close without touching what it holds."""
+        self._log.close()

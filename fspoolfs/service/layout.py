@@ -1,0 +1,43 @@
+"""The names of fspoolfs' own files beneath a pool's root.
+
+Everything lies in one directory that belongs to the daemon (mode 0700), so that item users neither
+see nor reach it.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+OWN = ".fspool"
+IDENTITY = f"{OWN}/pool.xml"
+JOURNAL = f"{OWN}/journal"
+INDEX = f"{OWN}/index.json"
+ITEMS = f"{OWN}/items"
+TRASH = f"{OWN}/trash"
+STAGING = f"{OWN}/staging"
+PURGE = f"{OWN}/purge"
+
+DIRECTORIES = (ITEMS, TRASH, STAGING, PURGE)
+
+
+def definition(name: str) -> str:
+    """Where the definition of item `name` is stored."""
+    return f"{ITEMS}/{name}.xml"
+
+
+def trashed_data(uuid: UUID) -> str:
+    return f"{TRASH}/{uuid}"
+
+
+def trashed_definition(uuid: UUID) -> str:
+    return f"{TRASH}/{uuid}.xml"
+
+
+def staging(uuid: UUID) -> str:
+    """Where a clone grows before it is renamed into its place."""
+    return f"{STAGING}/{uuid}"
+
+
+def purge(uuid: UUID) -> str:
+    """Where storage waits to be removed; nothing in there is ever looked at again."""
+    return f"{PURGE}/{uuid}"

@@ -1,0 +1,387 @@
+"""The life cycle of a pool: build, start, stop, destroy, delete, refresh. Each is a job."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from fspoolfs.backends.registry import Registry
+from fspoolfs.backends.source import BuildMode
+from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError
+from fspoolfs.model.states import ItemState, PoolState, PoolVerb, enter_pool
+from fspoolfs.service import catalogue, opening, usage
+from fspoolfs.service.access import Caller
+from fspoolfs.service.context import Context
+from fspoolfs.service.events import Event
+from fspoolfs.service.jobs import Job
+from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Item, Pool
+from fspoolfs.service.pools import Pools
+from fspoolfs.service.store import Store
+from fspoolfs.service.sweeper import expire, sweep
+from fspoolfs.service.trash import Trash
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks whether an active pool's root is still there.
+VERIFY_INTERVAL = 15.0
+
+
+class Lifecycle:
+    """Carries out the verbs of a pool's `status`."""
+
+    def __init__(
+        self,
+        context: Context,
+        store: Store,
+        registry: Registry,
+        pools: Pools,
+        trash: Trash,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._context = context
+        self._store = store
+        self._registry = registry
+        self._pools = pools
+        self._trash = trash
+        self._nursery = nursery
+        self._background: dict[str, trio.CancelScope] = {}
+        self._verifying: set[str] = set()
+        context.suspect = self._suspect
+
+    # -- verbs ------------------------------------------------------------------------------------
+
+    async def build(self, pool: Pool, caller: Caller, mode: BuildMode) -> None:
+        async def work(job: Job) -> None:
+            await self._build(pool, job, mode)
+
+        await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
+
+    async def start(self, pool: Pool, caller: Caller, *, build: bool = False) -> None:
+        async def work(job: Job) -> None:
+            if build:
+                await self._build(pool, job, BuildMode.NO_OVERWRITE)
+            await self._start(pool, job)
+
+        await self._run(
+            pool,
+            PoolVerb.START,
+            caller,
+            work,
+            after=PoolState.ACTIVE,
+            failed=PoolState.FAILED,
+            then=self._accompany,
+        )
+
+    async def stop(self, pool: Pool, caller: Caller) -> None:
+        async def work(job: Job) -> None:
+            await self._check_unused(pool, job)
+            await self._stop(pool, force=False)
+
+        await self._run(pool, PoolVerb.STOP, caller, work, after=PoolState.INACTIVE)
+
+    async def destroy(self, pool: Pool, caller: Caller) -> None:
+        async def work(job: Job) -> None:
+            await self._stop(pool, force=True)
+
+        await self._run(pool, PoolVerb.DESTROY, caller, work, after=PoolState.INACTIVE)
+
+    async def delete(self, pool: Pool, caller: Caller) -> None:
+        """Undo `build`; a deletion that was begun is finished after a crash."""
+
+        async def work(job: Job) -> None:
+            source = self._registry.source_for(pool.definition)
+
+            def remove() -> None:
+                self._store.begin_deletion(pool.name)
+                try:
+                    source.delete(pool.definition)
+                except FspoolError:
+                    self._store.end_deletion(pool.name)  # refused, nothing was touched
+                    raise
+                self._store.end_deletion(pool.name)
+
+            await self._context.in_thread(pool, lambda progress: remove(), job.progress)
+
+        await self._run(pool, PoolVerb.DELETE, caller, work, after=PoolState.INACTIVE)
+
+    async def refresh(self, pool: Pool, caller: Caller) -> None:
+        """Look again at what the storage holds."""
+
+        async def work(job: Job) -> None:
+            await self._refresh(pool, job)
+
+        await self._run(pool, PoolVerb.REFRESH, caller, work, after=PoolState.ACTIVE)
+
+    async def _run(
+        self,
+        pool: Pool,
+        verb: PoolVerb,
+        caller: Caller,
+        work: Callable[[Job], Awaitable[None]],
+        *,
+        after: PoolState,
+        failed: PoolState | None = None,
+        then: Callable[[Pool, Attached], None] | None = None,
+    ) -> None:
+        """Run `work` as the pool's job; the state is `after` when it succeeds.
+
+        When it fails the state is `failed`, or the one before.
+        """
+        if not caller.administers:
+            raise AccessError(f"user {caller.uid} may not {verb} pool {pool.name}")
+        if pool.unreadable is not None:
+            raise pool.unreadable
+        working = enter_pool(pool.name, pool.state, verb)
+        if pool.job is not None and pool.job.running:
+            raise BusyError(f"pool {pool.name}: {pool.job.verb} is under way")
+        before, job = pool.state, Job(verb, f"pool {pool.name}")
+        pool.job = job
+        self._set_state(pool, working)
+
+        async def kept(job: Job) -> None:
+            try:
+                await work(job)
+            except BaseException as error:
+                pool.error = _as_refusal(verb, pool, error)
+                self._set_state(pool, failed or before)
+                raise
+            pool.error = None
+            self._set_state(pool, after)
+            if then is not None and pool.attached is not None:
+                then(pool, pool.attached)
+
+        await self._context.run_job(pool, job, kept)
+
+    def _set_state(self, pool: Pool, state: PoolState) -> None:
+        if state is pool.state:
+            return
+        pool.state = state
+        pool.changed = int(time.time())
+        self._context.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
+
+    # -- build and start --------------------------------------------------------------------------
+
+    async def _build(self, pool: Pool, job: Job, mode: BuildMode) -> None:
+        definition = pool.pending or pool.definition
+        source = self._registry.source_for(definition)
+
+        def build() -> None:
+            source.check(definition)
+            source.build(definition, mode, job.progress)
+
+        await self._context.in_thread(pool, lambda progress: build(), job.progress)
+
+    async def _start(self, pool: Pool, job: Job) -> None:
+        if pool.attached is not None:  # it failed while it was active
+            await self._stop(pool, force=True)
+        await self._pools.bring_pending_into_force(pool)
+        definition, token = pool.definition, trio.lowlevel.current_trio_token()
+        opened = await self._context.in_thread(
+            pool,
+            lambda progress: opening.open_pool(definition, self._registry, token, progress),
+            job.progress,
+        )
+        pool.attached = opened.attached
+        pool.space = opened.space
+        for item in opened.items:
+            pool.put(item)
+        for entry in opened.trash:
+            pool.trash[entry.name] = entry
+        await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
+        pool.rubbish = trio.Event()
+        if opened.rubbish:
+            pool.rubbish.set()
+
+    def _accompany(self, pool: Pool, attached: Attached) -> None:
+        """Start what goes on beside an active pool, until it is stopped."""
+        scope = self._background[pool.name] = trio.CancelScope()
+
+        async def accompany() -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sweep, pool, attached, self._context)
+                    nursery.start_soon(expire, pool, self._trash)
+                    nursery.start_soon(self._verify_regularly, pool)
+
+        self._nursery.start_soon(accompany)
+
+    async def _verify_regularly(self, pool: Pool) -> None:
+        while True:
+            await trio.sleep(VERIFY_INTERVAL)
+            await self._verify(pool)
+
+    def _suspect(self, pool: Pool) -> None:
+        if pool.name not in self._verifying:
+            self._nursery.start_soon(self._verify, pool)
+
+    async def _verify(self, pool: Pool) -> None:
+        """Let the pool fail when its root is not there any more, or its journal is broken."""
+        if pool.state is not PoolState.ACTIVE or pool.attached is None or pool.name in self._verifying:
+            return
+        attached, definition = pool.attached, pool.definition
+
+        def look() -> FspoolError | None:
+            try:
+                attached.source.verify(definition, attached.root)
+                pool.space = attached.root.space()
+            except FspoolError as error:
+                return error
+            except OSError as error:
+                return StorageError.from_os(f"look at the root of pool {pool.name}", error)
+            return None
+
+        self._verifying.add(pool.name)
+        try:
+            trouble = await trio.to_thread.run_sync(look, limiter=pool.limiter, abandon_on_cancel=True)
+        finally:
+            self._verifying.discard(pool.name)
+        trouble = trouble or attached.committer.broken
+        if trouble is not None and pool.attached is attached and pool.state is PoolState.ACTIVE:
+            log.error("pool %s has failed: %s", pool.name, trouble)
+            pool.error = trouble
+            self._set_state(pool, PoolState.FAILED)
+
+    # -- stop -------------------------------------------------------------------------------------
+
+    async def _check_unused(self, pool: Pool, job: Job) -> None:
+        """Raise `BusyError` naming who mounts something of the pool, or which job works in it."""
+        for item in pool.items.values():
+            if item.job is not None and item.job.running:
+                raise BusyError(f"stop pool {pool.name}: {item.job.verb} of {item.job.subject} is under way")
+        if pool.attached is None:
+            return
+        path = pool.attached.root.path
+        found = await self._context.in_thread(
+            pool, lambda progress: self._context.finder.uses(path), job.progress
+        )
+        if found:
+            raise usage.refuse(f"stop pool {pool.name}", found)
+
+    async def _stop(self, pool: Pool, *, force: bool) -> None:
+        attached = pool.attached
+        if attached is not None:
+            await self._close(pool, attached, force=force)
+            definition = pool.definition
+            await trio.to_thread.run_sync(
+                lambda: attached.source.detach(definition, force=force), abandon_on_cancel=True
+            )
+        pool.forget()
+        await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
+        self._forget_items(pool)
+
+    async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
+        """End all work on the root and leave it synced.
+
+        Storage that does not answer keeps its descriptors: a thread may still be using them.
+        """
+        scope = self._background.pop(pool.name, None)
+        if scope is not None:
+            scope.cancel()
+        for item in pool.items.values():
+            if item.job is not None and item.job.running:
+                item.job.progress.cancel()
+        items = list(pool.items.values())
+        answered = False
+        with trio.move_on_after(self._context.grace):
+            if attached.committer.broken is None:
+                try:
+                    await trio.to_thread.run_sync(opening.save_index, attached, items, abandon_on_cancel=True)
+                except OSError as error:
+                    log.warning("pool %s: no index is left for the next start: %s", pool.name, error)
+            try:
+                await attached.committer.close()
+            except StorageError as error:
+                if not force:
+                    log.warning("pool %s: %s", pool.name, error)
+            for _ in range(THREADS_PER_POOL):
+                await pool.limiter.acquire_on_behalf_of(object())
+            answered = True
+        pool.limiter = trio.CapacityLimiter(THREADS_PER_POOL)
+        if answered:
+            attached.root.close()
+        else:
+            log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
+
+    def _forget_items(self, pool: Pool) -> None:
+        """Tell whoever caches the control tree that the pool's items are not to be seen now."""
+        self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
+
+    # -- refresh ----------------------------------------------------------------------------------
+
+    async def _refresh(self, pool: Pool, job: Job) -> None:
+        attached, definition = pool.active(), pool.definition
+
+        def look() -> list[Item]:
+            attached.source.verify(definition, attached.root)
+            pool.space = attached.root.space()
+            return catalogue.load_items(attached.root)
+
+        found = await self._context.in_thread(pool, lambda progress: look(), job.progress)
+        seen = {item.name: item for item in found}
+        for item in list(pool.items.values()):
+            if pool.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
+                seen.pop(item.name, None)
+                continue
+            now = seen.pop(item.name, None)
+            if now is None:
+                pool.drop(item)
+                self._tell_gone(pool, item.name, item.number)
+                continue
+            if now.definition != item.definition or now.state is not item.state:
+                pool.drop(item)
+                item.definition, item.state, item.error = now.definition, now.state, now.error
+                pool.put(item)
+                self._context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
+        for name, item in seen.items():
+            if not pool.locks.held(name):
+                pool.put(item)
+                self._context.events.publish(Event(kind="item-created", pool=pool.name, item=name))
+
+    def _tell_gone(self, pool: Pool, name: str, number: int) -> None:
+        self._context.events.publish(Event(kind="item-deleted", pool=pool.name, item=name, number=number))
+
+    # -- the daemon's own -------------------------------------------------------------------------
+
+    async def resume(self, caller: Caller) -> None:
+        """After the daemon's start: finish deletions, start what is to be active, all at once."""
+        for name in await trio.to_thread.run_sync(self._store.deletions):
+            pool = self._pools.get(name)
+            if pool is not None:
+                self._nursery.start_soon(self._quietly, self.delete, pool, caller)
+            else:
+                await trio.to_thread.run_sync(self._store.end_deletion, name)
+        left_active = await trio.to_thread.run_sync(self._store.left_active)
+        for pool in self._pools:
+            if pool.unreadable is None and (pool.autostart or pool.name in left_active):
+                self._nursery.start_soon(self._quietly, self.start, pool, caller)
+
+    async def _quietly(
+        self, verb: Callable[[Pool, Caller], Awaitable[None]], pool: Pool, caller: Caller
+    ) -> None:
+        try:
+            await verb(pool, caller)
+        except FspoolError as error:
+            if error.errno != errno.EINPROGRESS:
+                log.error("%s", error)
+
+    async def close_all(self) -> None:
+        """Before the daemon ends: leave every active pool synced, and attached as it is."""
+        async with trio.open_nursery() as nursery:
+            for pool in self._pools:
+                if pool.attached is not None:
+                    nursery.start_soon(self._close_one, pool, pool.attached)
+
+    async def _close_one(self, pool: Pool, attached: Attached) -> None:
+        await self._close(pool, attached, force=False)
+
+
+def _as_refusal(verb: PoolVerb, pool: Pool, error: BaseException) -> FspoolError:
+    if isinstance(error, FspoolError):
+        return error
+    if isinstance(error, OSError):
+        return StorageError.from_os(f"{verb} pool {pool.name}", error)
+    return FspoolError(f"{verb} of pool {pool.name} failed for a reason not foreseen: {error}")

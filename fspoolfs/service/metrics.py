@@ -1,0 +1,84 @@
+"""What a Prometheus server scrapes: pools by state, items, space, events, requests.
+
+The cost is bounded: nothing here asks storage, the numbers are those that were seen last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from fspoolfs import __version__
+from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service.events import Event, EventLog
+from fspoolfs.service.pools import Pools
+
+#: Upper bounds of the buckets of request times, in seconds: a cached answer to a grace time.
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """The metrics of one daemon, in a registry of their own."""
+
+    def __init__(self, pools: Pools, events: EventLog) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_PoolCollector(pools))
+        self._events = Counter("fspoolfs_events", "Events by kind.", ["kind"], registry=self._registry)
+        self.failures = Counter(
+            "fspoolfs_request_failures",
+            "Requests that were refused or failed, by errno name.",
+            ["errno"],
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "fspoolfs_request_seconds",
+            "Time that requests which change something took.",
+            ["request"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        events.listen(self._count)
+
+    def _count(self, event: Event) -> None:
+        self._events.labels(event.kind).inc()
+
+    def text(self) -> bytes:
+        """The exposition format, version 0.0.4."""
+        return generate_latest(self._registry)
+
+
+class _PoolCollector:
+    """Reads the numbers from the pools at each scrape."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def collect(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("fspoolfs_build_info", "The running version.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        states = GaugeMetricFamily("fspoolfs_pool_state", "1 for the pool's state.", labels=["pool", "state"])
+        items = GaugeMetricFamily("fspoolfs_pool_items", "Items by state.", labels=["pool", "state"])
+        trash = GaugeMetricFamily(
+            "fspoolfs_pool_trash_items", "Deleted items not yet purged.", labels=["pool"]
+        )
+        space = GaugeMetricFamily(
+            "fspoolfs_pool_bytes", "Bytes of the pool's file system, as last seen.", labels=["pool", "kind"]
+        )
+        for pool in self._pools:
+            for state in PoolState:
+                states.add_metric([pool.name, state], float(pool.state is state))
+            if pool.attached is None:
+                continue
+            tally = Tally(item.state for item in pool.items.values())
+            for item_state in ItemState:
+                items.add_metric([pool.name, item_state], tally[item_state])
+            trash.add_metric([pool.name], len(pool.trash))
+            if pool.space is not None:
+                space.add_metric([pool.name, "capacity"], pool.space.capacity)
+                space.add_metric([pool.name, "allocation"], pool.space.allocation)
+                space.add_metric([pool.name, "available"], pool.space.available)
+        yield from (states, items, trash, space)

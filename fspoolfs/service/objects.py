@@ -1,0 +1,208 @@
+"""Pools, items and trash entries as the daemon holds them: a definition, a state, and what runs.
+
+These are caches of what the storage and the state directory say. They are touched by the event
+loop alone; threads work on what they are handed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from uuid import UUID
+
+import trio
+
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.source import Source
+from fspoolfs.errors import ExistsError, FspoolError, InactiveError
+from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
+from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
+from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service.committer import Committer
+from fspoolfs.service.jobs import Job
+from fspoolfs.service.locks import KeyedLocks
+
+#: Identities of objects for as long as the daemon runs; none is ever given twice. They come in
+#: pairs: the odd one is for the directory of an object's own kind inside it, as an item's snapshots.
+_numbers = itertools.count(16, 2)
+
+#: How many requests of one pool may be in worker threads at once; a hung pool blocks no more.
+THREADS_PER_POOL = 8
+
+
+def new_number() -> int:
+    """An identity that nothing else has or will have."""
+    return next(_numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a `measure` found, and when (seconds since the epoch)."""
+
+    usage: UsageInfo
+    time: float
+
+
+class Item:
+    """One item. `number` is its identity in the control tree, `changed` a time for stat(2)."""
+
+    __slots__ = ("changed", "definition", "error", "job", "measured", "number", "state")
+
+    def __init__(self, definition: ItemDefinition, state: ItemState, *, changed: int = 0) -> None:
+        self.definition = definition
+        self.state = state
+        self.changed = changed
+        self.number = new_number()
+        self.error: FspoolError | None = None
+        self.job: Job | None = None
+        self.measured: Measured | None = None
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def uuid(self) -> UUID:
+        assert self.definition.uuid is not None, "a stored definition has a uuid"
+        return self.definition.uuid
+
+    @property
+    def snapshots_number(self) -> int:
+        """The identity of the directory of its snapshots."""
+        return self.number + 1
+
+
+class TrashEntry:
+    """A deleted item that is not purged yet; `name` is unique in its pool's trash."""
+
+    __slots__ = ("definition", "deleted", "error", "name", "number")
+
+    def __init__(self, name: str, definition: ItemDefinition, deleted: int) -> None:
+        self.name = name
+        self.definition = definition
+        self.deleted = deleted
+        self.number = new_number()
+        self.error: FspoolError | None = None
+
+    @property
+    def uuid(self) -> UUID:
+        assert self.definition.uuid is not None, "a stored definition has a uuid"
+        return self.definition.uuid
+
+
+class Locations:
+    """The directories that items occupy, so that none lies inside another."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        #: How many items lie somewhere below a directory.
+        self._above: Counter[str] = Counter()
+
+    def check(self, location: str, name: str, *, besides: str = "") -> None:
+        """Raise `ExistsError` if an item other than `besides` is at, above or below `location`."""
+        for place in itertools.chain((location,), _parents(location)):
+            owner = self._owners.get(place)
+            if owner is not None and owner != besides:
+                raise ExistsError(f"item {name} cannot be at /{location}: item {owner} is at /{place}")
+        if self._above[location]:
+            raise ExistsError(f"item {name} cannot be at /{location}: other items lie inside that directory")
+
+    def add(self, location: str, name: str) -> None:
+        self._owners[location] = name
+        self._above.update(_parents(location))
+
+    def remove(self, location: str) -> None:
+        if self._owners.pop(location, None) is not None:
+            for parent in _parents(location):
+                self._above[parent] -= 1
+                if not self._above[parent]:
+                    del self._above[parent]
+
+
+def _parents(location: str) -> list[str]:
+    parts = location.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+@dataclass(slots=True, kw_only=True)
+class Attached:
+    """What an active pool has more than an inactive one."""
+
+    root: RootDirectory
+    source: Source
+    filesystem: FileSystem
+    features: tuple[Feature, ...]
+    committer: Committer
+
+
+class Pool:
+    """One pool. `pending` is the definition that the next start brings into force."""
+
+    def __init__(self, definition: PoolDefinition, *, autostart: bool = False) -> None:
+        self.definition = definition
+        self.pending: PoolDefinition | None = None
+        self.autostart = autostart
+        self.state = PoolState.INACTIVE
+        self.error: FspoolError | None = None
+        #: Why its stored definition cannot be read; nothing but a new definition helps.
+        self.unreadable: FspoolError | None = None
+        #: What no other pool may share: see `Source.identity`; and the real path of its target.
+        self.identity = ""
+        self.real_target = ""
+        self.job: Job | None = None
+        #: A purge in the background; it never stands in the way of a verb.
+        self.purging: Job | None = None
+        self.attached: Attached | None = None
+        self.items: dict[str, Item] = {}
+        self.trash: dict[str, TrashEntry] = {}
+        self.locations = Locations()
+        self.locks = KeyedLocks()
+        self.limiter = trio.CapacityLimiter(THREADS_PER_POOL)
+        self.space: SpaceInfo | None = None
+        self.rubbish = trio.Event()
+        self.changes_in_flight = 0
+        self.number = new_number()
+        self.items_number = new_number()
+        self.trash_number = new_number()
+        self.changed = 0
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def uuid(self) -> UUID:
+        assert self.definition.uuid is not None, "a stored definition has a uuid"
+        return self.definition.uuid
+
+    @property
+    def target(self) -> str:
+        assert self.definition.target is not None, "a stored definition has a target"
+        return self.definition.target
+
+    def active(self) -> Attached:
+        """What it is attached to. Raises `InactiveError` when it is not active."""
+        if self.state is not PoolState.ACTIVE or self.attached is None:
+            raise InactiveError(f"pool {self.name} is {self.state}: start it first")
+        return self.attached
+
+    def put(self, item: Item) -> None:
+        """Take `item` in under its name and at its place."""
+        self.items[item.name] = item
+        self.locations.add(item.definition.location, item.name)
+
+    def drop(self, item: Item) -> None:
+        """Forget `item`, if it is still the one of its name."""
+        if self.items.get(item.name) is item:
+            del self.items[item.name]
+            self.locations.remove(item.definition.location)
+
+    def forget(self) -> None:
+        """Let go of everything that belongs to an attached root."""
+        self.attached = None
+        self.items.clear()
+        self.trash.clear()
+        self.locations = Locations()
+        self.space = None

@@ -1,0 +1,87 @@
+"""Opens a pool's root and closes it: identity, recovery, items, journal. Blocking, in threads."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import trio
+
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.registry import Registry
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import SpaceInfo
+from fspoolfs.progress import Progress
+from fspoolfs.service import catalogue, identity, layout, recovery
+from fspoolfs.service.committer import Committer
+from fspoolfs.service.journal import Journal
+from fspoolfs.service.objects import Attached, Item, TrashEntry
+
+
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """What a start found: the attached root and all that it holds."""
+
+    attached: Attached
+    items: list[Item]
+    trash: list[TrashEntry]
+    space: SpaceInfo
+    rubbish: bool
+
+
+def open_pool(
+    definition: PoolDefinition,
+    registry: Registry,
+    token: trio.lowlevel.TrioToken,
+    progress: Progress,
+) -> Opened:
+    """Attach the root, make sure that it is this pool's, finish or undo what was interrupted.
+
+    Leaves nothing attached when it fails. Raises `FspoolError` or `OSError`.
+    """
+    assert definition.uuid is not None
+    source = registry.source_for(definition)
+    source.check(definition)
+    progress.begin("attaching")
+    root = source.attach(definition, progress)
+    try:
+        source.verify(definition, root)
+        identity.claim(root, identity.Identity(uuid=definition.uuid, name=definition.name))
+        filesystem = registry.filesystem_at(root)
+        progress.begin("recovering")
+        journal = _recovered_journal(root, filesystem)
+        progress.begin("reading items")
+        return Opened(
+            attached=Attached(
+                root=root,
+                source=source,
+                filesystem=filesystem,
+                features=tuple(filesystem.features()),
+                committer=Committer(definition.name, root, journal, token),
+            ),
+            items=catalogue.load_items(root),
+            trash=catalogue.load_trash(root),
+            space=root.space(),
+            rubbish=bool(root.names(layout.PURGE)),
+        )
+    except BaseException:
+        root.close()
+        source.detach(definition, force=False)
+        raise
+
+
+def _recovered_journal(root: RootDirectory, filesystem: FileSystem) -> Journal:
+    journal = Journal.open(root)
+    try:
+        recovery.recover(root, filesystem, journal.pending)
+    except BaseException:
+        journal.abandon()
+        raise
+    journal.stabilise(journal.last)
+    return journal
+
+
+def save_index(attached: Attached, items: list[Item]) -> None:
+    """Leave the index for the next start; `items` are taken as they are now."""
+    catalogue.save_index(attached.root, items, time.time_ns())

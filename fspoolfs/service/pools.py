@@ -1,0 +1,283 @@
+"""Pools as definitions: define, redefine, undefine, autostart, and the conflicts between them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import trio
+
+from fspoolfs import names
+from fspoolfs.backends.registry import Registry
+from fspoolfs.errors import (
+    AccessError,
+    ExistsError,
+    FspoolError,
+    InvalidError,
+    NotFoundError,
+    StorageError,
+    UnsupportedError,
+)
+from fspoolfs.model import changes
+from fspoolfs.model.definitions import PoolDefinition, PoolType
+from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
+from fspoolfs.service import identity
+from fspoolfs.service.access import Caller
+from fspoolfs.service.context import Context
+from fspoolfs.service.events import Event
+from fspoolfs.service.objects import Pool
+from fspoolfs.service.store import Store
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Pools:
+    """The pools of this daemon, by name."""
+
+    def __init__(self, context: Context, store: Store, registry: Registry, storage: Path) -> None:
+        self._context = context
+        self._store = store
+        self._registry = registry
+        self._storage = storage
+        self._by_name: dict[str, Pool] = {}
+        #: Definitions change one at a time, so that conflicts are seen.
+        self._defining = trio.Lock()
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> Pool | None:
+        return self._by_name.get(name)
+
+    def find(self, name: str) -> Pool:
+        """Raises `NotFoundError`."""
+        pool = self._by_name.get(name)
+        if pool is None:
+            raise NotFoundError(f"there is no pool {name}")
+        return pool
+
+    async def load(self) -> None:
+        """Take in what the state directory holds. One bad file hides no other pool."""
+        definitions, unreadable = await trio.to_thread.run_sync(self._store.load)
+        autostarted = await trio.to_thread.run_sync(self._store.autostarted)
+        async with trio.open_nursery() as nursery:
+            for definition in definitions:
+                pool = Pool(definition, autostart=definition.name in autostarted)
+                pool.changed = int(time.time())
+                self._by_name[pool.name] = pool
+                nursery.start_soon(self._load_rest, pool)
+        for name, error in unreadable.items():
+            log.error("%s", error)
+            stub = PoolDefinition(
+                name=name, type=PoolType.DIR, uuid=uuid4(), target=self._default_target(name)
+            )
+            pool = Pool(stub, autostart=False)
+            pool.state, pool.error, pool.unreadable = PoolState.FAILED, error, error
+            self._by_name[name] = pool
+
+    async def _load_rest(self, pool: Pool) -> None:
+        await self._locate(pool)
+        try:
+            pool.pending = await trio.to_thread.run_sync(self._store.load_pending, pool.name)
+        except FspoolError as error:
+            log.error("pool %s: its pending definition is dropped: %s", pool.name, error)
+
+    # -- define -----------------------------------------------------------------------------------
+
+    async def define(
+        self, wanted: PoolDefinition, caller: Caller, *, via_tree: bool = False, new: bool = False
+    ) -> Pool:
+        """Define the pool, or change the one of that name; with `new` the latter is refused.
+
+        Raises `ExistsError` for a name, uuid, source or root that is taken, naming by whom.
+        """
+        _check_administers(caller, f"define pool {wanted.name}")
+        name = names.check_name(wanted.name)
+        async with self._defining:
+            old = self._by_name.get(name)
+            if old is None or old.unreadable is not None:
+                return await self._define_new(wanted, via_tree=via_tree)
+            if new:
+                raise ExistsError(f"pool {name} is defined already")
+            await self._redefine(old, wanted)
+            return old
+
+    async def redefine(self, pool: Pool, wanted: PoolDefinition, caller: Caller) -> None:
+        """What a write into the pool's own `config.xml` does."""
+        if wanted.name != pool.name:
+            raise InvalidError(f"the document defines pool {wanted.name}, not {pool.name}")
+        await self.define(wanted, caller)
+
+    async def _define_new(self, wanted: PoolDefinition, *, via_tree: bool) -> Pool:
+        target = names.check_target_path(wanted.target or self._default_target(wanted.name))
+        uuid = wanted.uuid or await self._found_uuid(wanted, target) or uuid4()
+        pool = Pool(replace(wanted, uuid=uuid, target=target))
+        await self._locate(pool)
+        self._check_conflicts(pool)
+        pool.changed = int(time.time())
+        await self._save(pool)
+        before = self._by_name.get(pool.name)
+        self._by_name[pool.name] = pool
+        if before is not None:
+            self._publish("pool-undefined", pool, number=before.number)
+        self._publish("pool-defined", pool, via_tree=via_tree)
+        return pool
+
+    async def _found_uuid(self, wanted: PoolDefinition, target: str) -> UUID | None:
+        """The uuid that the target already carries for a pool of this name.
+
+        So a pool whose definition was lost is defined anew without knowing its uuid.
+        """
+        if wanted.type is not PoolType.DIR:
+            return None
+
+        def look() -> UUID | None:
+            found = identity.peek(target)
+            return found.uuid if found is not None and found.name == wanted.name else None
+
+        return await self._in_time(look, f"look for a pool at {target}")
+
+    async def _redefine(self, pool: Pool, wanted: PoolDefinition) -> None:
+        enter_pool(pool.name, pool.state, PoolVerb.DEFINE)
+        target = names.check_target_path(wanted.target) if wanted.target else pool.target
+        latest = pool.pending or pool.definition
+        wanted = replace(wanted, target=target, uuid=wanted.uuid or pool.uuid)
+        planned = changes.pool_changes(pool.definition, wanted)
+        if wanted == latest and pool.pending is None:
+            return
+        probe = Pool(wanted)
+        await self._locate(probe)
+        self._check_conflicts(probe, besides=pool)
+        before = (pool.definition, pool.pending)
+        if pool.state is PoolState.ACTIVE:
+            pool.definition, pool.pending = planned.live, planned.pending
+        else:
+            pool.definition, pool.pending = wanted, None
+        try:
+            await self._save(pool)
+        except BaseException:
+            pool.definition, pool.pending = before
+            raise
+        if pool.pending is None:
+            pool.identity, pool.real_target = probe.identity, probe.real_target
+        pool.changed = int(time.time())
+        self._publish("pool-changed", pool, changed=" ".join(planned.changed))
+
+    async def bring_pending_into_force(self, pool: Pool) -> None:
+        """What a start does with a definition that had to wait."""
+        if pool.pending is None:
+            return
+        pool.definition, pool.pending = pool.pending, None
+        await self._locate(pool)
+        await self._save(pool)
+        self._publish("pool-changed", pool)
+
+    async def undefine(self, pool: Pool, caller: Caller, *, via_tree: bool = False) -> None:
+        """Forget the definition; storage and data stay as they are."""
+        _check_administers(caller, f"undefine pool {pool.name}")
+        async with self._defining:
+            enter_pool(pool.name, pool.state, PoolVerb.UNDEFINE)
+            await self._on_host(partial(self._store.remove, pool.name), f"undefine pool {pool.name}")
+            del self._by_name[pool.name]
+            self._publish("pool-undefined", pool, via_tree=via_tree, number=pool.number)
+
+    async def set_autostart(self, pool: Pool, caller: Caller, *, autostart: bool) -> None:
+        _check_administers(caller, f"set autostart of pool {pool.name}")
+        await self._on_host(
+            partial(self._store.set_autostart, pool.name, autostart=autostart),
+            f"set autostart of pool {pool.name}",
+        )
+        pool.autostart = autostart
+        pool.changed = int(time.time())
+
+    # -- conflicts --------------------------------------------------------------------------------
+
+    async def _locate(self, pool: Pool) -> None:
+        """Find out what the pool must share with no other."""
+
+        def look() -> tuple[str, str]:
+            real = os.path.realpath(pool.target)
+            try:
+                return self._registry.source_for(pool.definition).identity(pool.definition), real
+            except UnsupportedError:
+                return _written_identity(pool.definition), real
+
+        fallback = (_written_identity(pool.definition), os.path.normpath(pool.target))
+        try:
+            found = await self._in_time(look, f"look at the target of pool {pool.name}")
+        except OSError as error:
+            log.warning("pool %s: its target cannot be looked at: %s", pool.name, error)
+            found = None
+        pool.identity, pool.real_target = found or fallback
+
+    def _check_conflicts(self, pool: Pool, *, besides: Pool | None = None) -> None:
+        for other in self._by_name.values():
+            if other is besides or other.name == pool.name:
+                continue
+            if other.uuid == pool.uuid:
+                raise ExistsError(f"pool {pool.name}: uuid {pool.uuid} is pool {other.name}'s")
+            if other.identity and other.identity == pool.identity:
+                raise ExistsError(f"pool {pool.name}: its source is pool {other.name}'s already")
+            mine, theirs = f"{pool.real_target}/", f"{other.real_target}/"
+            if mine.startswith(theirs) or theirs.startswith(mine):
+                raise ExistsError(
+                    f"pool {pool.name}: its target {pool.target} and that of pool {other.name}, "
+                    f"{other.target}, are the same or lie inside one another"
+                )
+
+    def _default_target(self, name: str) -> str:
+        return str(self._storage / "pools" / name)
+
+    # -- help -------------------------------------------------------------------------------------
+
+    async def _in_time(self, look: Callable[[], T], what: str) -> T | None:
+        """Run a look at storage that may hang; `None` when it does not end in time."""
+        with trio.move_on_after(self._context.grace):
+            return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        log.warning("%s: no answer in time", what)
+        return None
+
+    async def _save(self, pool: Pool) -> None:
+        await self._on_host(
+            partial(self._store.save, pool.definition, pool.pending),
+            f"save the definition of pool {pool.name}",
+        )
+
+    async def _on_host(self, write: Callable[[], None], what: str) -> None:
+        try:
+            await trio.to_thread.run_sync(write)
+        except OSError as error:
+            raise StorageError.from_os(what, error) from error
+
+    def _publish(
+        self, kind: str, pool: Pool, *, via_tree: bool = False, number: int = 0, **details: str
+    ) -> None:
+        self._context.events.publish(
+            Event(kind=kind, pool=pool.name, details=dict(details), via_tree=via_tree, number=number)
+        )
+
+
+def _written_identity(definition: PoolDefinition) -> str:
+    """What the definition alone says of its source, for a pool that nothing here can serve."""
+    source = definition.source
+    match definition.type:
+        case PoolType.DIR:
+            return f"dir:{os.path.normpath(definition.target or '')}"
+        case PoolType.VOLUME:
+            return f"volume:{source.device or f'{source.provider}/{source.pool}/{source.volume}'}"
+        case PoolType.NETWORK:
+            hosts = ",".join(f"{host.name}:{host.port or ''}" for host in source.hosts)
+            return f"network:{source.format}:{hosts}:{source.directory}"
+
+
+def _check_administers(caller: Caller, what: str) -> None:
+    if not caller.administers:
+        raise AccessError(f"user {caller.uid} may not {what}: that is for root and the daemon's user")

@@ -1,0 +1,171 @@
+"""Makes true, after a crash, what the journal says was under way.
+
+The records that may not be on the disk are folded into the last intent of each item, in the order
+in which these last intents came; each is then made true whatever part of it had been done. In these
+records no place was entered by one item after another had left it (the committer syncs in between),
+so a directory found at one of an item's places is that item's. Making an intent true twice changes
+nothing, so a crash in here is no different from the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.errors import FspoolError
+from fspoolfs.model import formatting
+from fspoolfs.service import catalogue, layout, trashcan
+from fspoolfs.service.intents import Intent, Outcome
+from fspoolfs.service.journal import Record
+
+log = logging.getLogger(__name__)
+
+
+def recover(root: RootDirectory, filesystem: FileSystem, pending: Sequence[Record]) -> int:
+    """Replay `pending`, put leftovers among what is purged, and make it all durable.
+
+    Returns how many items were concerned. Raises `OSError` or `FspoolError` when the storage does
+    not let it; the journal is then kept as it is.
+    """
+    histories: dict[UUID, list[Intent]] = {}
+    for record in pending:
+        if record.payload:
+            intent = Intent.decode(record.payload)
+            histories[intent.uuid] = [*histories.pop(intent.uuid, []), intent]
+    for history in histories.values():
+        _Replay(root, filesystem, history).make_true()
+    leftovers = _collect_staging(root, filesystem)
+    if histories or leftovers:
+        root.sync()
+    if histories:
+        log.info("%s: finished or undid what was interrupted for %d items", root.path, len(histories))
+    return len(histories)
+
+
+def _collect_staging(root: RootDirectory, filesystem: FileSystem) -> bool:
+    """No clone is growing at a start: what lies in staging was interrupted."""
+    leftovers = root.names(layout.STAGING)
+    for name in leftovers:
+        filesystem.move(f"{layout.STAGING}/{name}", f"{layout.PURGE}/{name}")
+    return bool(leftovers)
+
+
+class _Replay:
+    """Makes the last intent of one item true."""
+
+    def __init__(self, root: RootDirectory, filesystem: FileSystem, history: Sequence[Intent]) -> None:
+        self._root = root
+        self._filesystem = filesystem
+        self._last = history[-1]
+        self._history = history
+        self._uuid = self._last.uuid
+        self._final_definition = ""
+
+    def make_true(self) -> None:
+        match self._last.outcome:
+            case Outcome.PLACED:
+                self._place()
+            case Outcome.TRASHED:
+                self._trash()
+            case Outcome.PURGED:
+                self._purge()
+            case Outcome.ABORTED:
+                self._abort()
+        self._remove_old_definitions()
+
+    def _places(self) -> Iterable[str]:
+        """Where the item's directory can be: the latest places first."""
+        for intent in reversed(self._history):
+            yield intent.definition.location
+            if intent.was_path:
+                yield intent.was_path
+        yield from (
+            layout.trashed_data(self._uuid),
+            layout.staging(self._uuid),
+            layout.purge(self._uuid),
+        )
+
+    def _find(self) -> str | None:
+        return next((place for place in self._places() if self._is_directory(place)), None)
+
+    def _is_directory(self, place: str) -> bool:
+        try:
+            return stat.S_ISDIR(self._root.stat(place).mode)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+
+    def _move_to(self, target: str) -> bool:
+        """Bring the item's directory to `target`, wherever it is; whether there is one."""
+        if self._is_directory(target):
+            return True
+        found = self._find()
+        if found is not None:
+            self._filesystem.move(found, target)
+        return found is not None
+
+    def _place(self) -> None:
+        definition = self._last.definition
+        if self._move_to(definition.location):
+            self._filesystem.update(definition.location, definition, definition)
+        elif any(intent.fresh for intent in self._history):
+            self._filesystem.create(definition.location, definition)
+        self._final_definition = layout.definition(definition.name)
+        self._root.write(
+            self._final_definition, formatting.format_item(definition), replace=True, durable=False
+        )
+
+    def _trash(self) -> None:
+        intent = self._last
+        if not self._move_to(layout.trashed_data(self._uuid)):
+            return
+        self._final_definition = layout.trashed_definition(self._uuid)
+        record = trashcan.encode(
+            formatting.format_item(intent.definition), name=intent.trash_name, deleted=intent.deleted
+        )
+        self._root.write(self._final_definition, record, replace=True, durable=False)
+
+    def _purge(self) -> None:
+        # Without a place of its own the item was missing when it was deleted: what lies there is not its.
+        if self._last.was_path:
+            self._move_to(layout.purge(self._uuid))
+
+    def _abort(self) -> None:
+        """Only an empty directory that this creation made goes; what somebody put there stays."""
+        if self._is_directory(layout.staging(self._uuid)):
+            self._filesystem.move(layout.staging(self._uuid), layout.purge(self._uuid))
+        if self._last.adopted:
+            return
+        try:
+            self._root.remove_directory(self._last.definition.location)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("%s is left: %s", self._root.location(self._last.definition.location), error)
+
+    def _remove_old_definitions(self) -> None:
+        """Remove this item's definitions under every other name that it had."""
+        stale = {layout.trashed_definition(self._uuid)}
+        for intent in self._history:
+            for name in filter(None, (intent.definition.name, intent.was_name)):
+                if self._defines_it(name):
+                    stale.add(layout.definition(name))
+        for path in stale - {self._final_definition}:
+            with suppress(FileNotFoundError):
+                self._root.remove_file(path)
+
+    def _defines_it(self, name: str) -> bool:
+        """Whether the definition called `name` is this item's, or torn and so of no other."""
+        try:
+            return catalogue.read_item(self._root, name).uuid == self._uuid
+        except FileNotFoundError:
+            return False
+        except FspoolError:
+            return True

@@ -1,0 +1,110 @@
+"""The `info` and `features` texts: "key: value" lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from fspoolfs import units
+from fspoolfs.model.infos import Feature, SpaceInfo
+from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service.objects import Item, Pool, TrashEntry
+
+#: The states in which an item's error is why it is in that state.
+_TROUBLE = (ItemState.FAILED, ItemState.MISSING)
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def size(count: int) -> str:
+    """A number of bytes for a person, as virsh prints it: "1.50 GiB"."""
+    amount, unit = float(count), 0
+    while amount >= 1024 and unit < len(_SIZES) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.2f} {_SIZES[unit]}" if unit else f"{count} bytes"
+
+
+def when(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def lines(pairs: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{key + ':':<16}{value}\n" for key, value in pairs if value)
+
+
+def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
+    """What `virsh pool-info` tells, and what is particular to these pools."""
+    definition = pool.definition
+    retention = definition.trash.retention
+    return lines(
+        [
+            ("Name", pool.name),
+            ("UUID", str(pool.uuid)),
+            ("Type", definition.type.value),
+            ("State", pool.state.value),
+            ("Problem", pool.error.sentence if pool.error and pool.state is PoolState.FAILED else ""),
+            ("Autostart", "yes" if pool.autostart else "no"),
+            ("Pending", "a new definition waits for the next start, see pending.xml" if pool.pending else ""),
+            ("Target", pool.target),
+            ("File system", pool.attached.filesystem.name if pool.attached else ""),
+            ("Capacity", size(space.capacity) if space else ""),
+            ("Allocation", size(space.allocation) if space else ""),
+            ("Available", size(space.available) if space else ""),
+            ("Items", str(len(pool.items)) if pool.attached else ""),
+            ("Trash", f"{len(pool.trash)} items" if pool.attached else ""),
+            ("Trash keeps", units.format_duration(retention) if retention else "nothing"),
+            ("Purging", pool.purging.amount() if pool.purging and pool.purging.running else ""),
+        ]
+    )
+
+
+def item_info(pool: Pool, item: Item) -> str:
+    definition = item.definition
+    permissions = definition.permissions
+    measured = item.measured
+    origin = definition.origin
+    return lines(
+        [
+            ("Name", item.name),
+            ("UUID", str(item.uuid)),
+            ("Pool", pool.name),
+            ("State", item.state.value),
+            ("Problem", item.error.sentence if item.error and item.state in _TROUBLE else ""),
+            ("Path", data_path(pool, item)),
+            ("Owner", f"{permissions.owner}:{permissions.group}"),
+            ("Mode", f"{permissions.mode or 0:04o}"),
+            ("Capacity", "none" if definition.capacity is None else size(definition.capacity)),
+            (
+                "Allocation",
+                f"{size(measured.usage.allocation)} in {measured.usage.inodes} files and directories, "
+                f"measured {when(measured.time)}"
+                if measured
+                else "unknown (write measure into status to count it)",
+            ),
+            ("Clone of", origin.fs + (f" at {origin.snapshot}" if origin.snapshot else "") if origin else ""),
+        ]
+    )
+
+
+def trash_info(pool: Pool, entry: TrashEntry) -> str:
+    retention = pool.definition.trash.retention
+    return lines(
+        [
+            ("Name", entry.definition.name),
+            ("UUID", str(entry.uuid)),
+            ("Pool", pool.name),
+            ("Deleted", when(entry.deleted)),
+            ("Purged after", when(entry.deleted + retention)),
+            ("Problem", entry.error.sentence if entry.error else ""),
+        ]
+    )
+
+
+def features(found: Iterable[Feature]) -> str:
+    return "".join(
+        f"{one.name}: yes\n" if one.usable else f"{one.name}: no ({one.reason})\n" for one in found
+    )
+
+
+def data_path(pool: Pool, item: Item) -> str:
+    """The absolute path of the item's directory."""
+    return f"{pool.target.rstrip('/')}/{item.definition.location}"

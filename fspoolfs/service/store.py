@@ -1,0 +1,127 @@
+"""The host's own memory of pools: STATE/pools/NAME.xml, and markers beside them.
+
+A marker is a file called like the pool in one of `autostart/`, `active/` and `deleting/`.
+
+Small files, each written whole and synced. Methods block; they are called from worker threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from fspoolfs import names
+from fspoolfs.errors import CorruptError, FspoolError
+from fspoolfs.model import documents, formatting
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.system import atomic
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".xml"
+#: A stored definition is at most a document and what canonical output adds to it.
+_LIMIT = 4 << 20
+
+
+class Store:
+    """Definitions of pools and what belongs to them on this host."""
+
+    def __init__(self, state: Path) -> None:
+        self._pools = state / "pools"
+        self._pending = state / "pending"
+        self._autostart = state / "autostart"
+        self._active = state / "active"
+        self._deleting = state / "deleting"
+
+    def prepare(self) -> None:
+        """Make the directories."""
+        for directory in (self._pools, self._pending, self._autostart, self._active, self._deleting):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def load(self) -> tuple[list[PoolDefinition], dict[str, FspoolError]]:
+        """Every definition that can be read, and for every other name the reason."""
+        definitions: list[PoolDefinition] = []
+        unreadable: dict[str, FspoolError] = {}
+        for path in sorted(self._pools.iterdir()):
+            name = path.name.removesuffix(_SUFFIX)
+            if path.name.startswith("."):
+                path.unlink()
+                continue
+            try:
+                definitions.append(self._read(path, name))
+            except FspoolError as error:
+                unreadable[name] = CorruptError(f"{path}: {error}; correct it and start the daemon again")
+            except OSError as error:
+                unreadable[name] = CorruptError(f"{path}: {os.strerror(error.errno or 5)}")
+        return definitions, unreadable
+
+    def _read(self, path: Path, name: str) -> PoolDefinition:
+        definition = documents.parse_pool(atomic.read_file(str(path), _LIMIT))
+        names.check_name(name)
+        if definition.name != name or definition.uuid is None or definition.target is None:
+            raise CorruptError(f"it does not define pool {name} completely")
+        return definition
+
+    def load_pending(self, name: str) -> PoolDefinition | None:
+        """The definition that the next start of pool `name` brings into force, if there is one."""
+        path = self._pending / f"{name}{_SUFFIX}"
+        return self._read(path, name) if path.exists() else None
+
+    def save(self, definition: PoolDefinition, pending: PoolDefinition | None) -> None:
+        """Durably; `pending` is removed when it is `None`."""
+        name = f"{definition.name}{_SUFFIX}"
+        if pending is not None:
+            atomic.write_file(str(self._pending / name), formatting.format_pool(pending))
+        atomic.write_file(str(self._pools / name), formatting.format_pool(definition))
+        if pending is None:
+            _remove(self._pending / name)
+
+    def remove(self, name: str) -> None:
+        """Forget the pool: its definition first, so that what a crash leaves means nothing."""
+        _remove(self._pools / f"{name}{_SUFFIX}")
+        _remove(self._pending / f"{name}{_SUFFIX}")
+        _remove(self._autostart / name)
+        _remove(self._active / name)
+
+    def autostarted(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._autostart.iterdir())
+
+    def set_autostart(self, name: str, *, autostart: bool) -> None:
+        if autostart:
+            atomic.write_file(str(self._autostart / name), b"")
+        else:
+            _remove(self._autostart / name)
+
+    def set_active(self, name: str, *, active: bool) -> None:
+        """Remember that the pool was started, for as long as this host is not booted again."""
+        if active:
+            atomic.write_file(str(self._active / name), _boot_id())
+        else:
+            _remove(self._active / name)
+
+    def left_active(self) -> frozenset[str]:
+        """The pools that a daemon before this one left active, since the host was booted."""
+        boot = _boot_id()
+        return frozenset(path.name for path in self._active.iterdir() if path.read_bytes() == boot)
+
+    def deletions(self) -> list[str]:
+        """The pools whose storage was being deleted when the daemon ended."""
+        return sorted(path.name for path in self._deleting.iterdir() if not path.name.startswith("."))
+
+    def begin_deletion(self, name: str) -> None:
+        """Remember, until `end_deletion`, that the storage of pool `name` is being deleted."""
+        atomic.write_file(str(self._deleting / name), b"")
+
+    def end_deletion(self, name: str) -> None:
+        _remove(self._deleting / name)
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        atomic.remove_file(str(path))
+
+
+def _boot_id() -> bytes:
+    """Differs from boot to boot (random(4))."""
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes()

@@ -1,0 +1,123 @@
+"""Deleting items: into the trash, back, and out of it for good."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fspoolfs import names
+from fspoolfs.errors import BusyError
+from fspoolfs.model.states import ItemState, ItemVerb, enter_item
+from fspoolfs.service import trashcan
+from fspoolfs.service.changes import as_refusal
+from fspoolfs.service.item_work import ItemWork
+from fspoolfs.service.moves import DeleteItem, PurgeTrash, UndeleteItem
+from fspoolfs.service.objects import Pool, TrashEntry
+
+
+class Trash(ItemWork):
+    """Operations that take items away and bring them back."""
+
+    async def delete(self, pool: Pool, name: str, *, via_tree: bool = False) -> None:
+        """Move the item into the trash; where the pool keeps none, purge it in the background."""
+        attached = pool.active()
+        item = self.find(pool, name)
+        lease = await self.lock(pool, item)
+        before = item.state
+        try:
+            working = enter_item(item.name, before, ItemVerb.DELETE)
+        except BaseException:
+            lease.release()
+            raise
+        item.state = working
+        deleted = int(time.time())
+        keep = pool.definition.trash.retention > 0
+        trash_name = trashcan.free_name(item.definition, deleted, pool.trash)
+        entry = TrashEntry(trash_name, item.definition, deleted)
+        if keep:
+            pool.trash[trash_name] = entry  # keeps the name while the change is under way
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            if error is not None:
+                pool.trash.pop(trash_name, None)
+                item.state, item.error = before, as_refusal(error)
+                return
+            pool.drop(item)
+            if not change.kept:
+                pool.trash.pop(trash_name, None)
+                pool.rubbish.set()
+            self.gone(pool, "item-deleted", name, item.number, via_tree=via_tree)
+
+        change = DeleteItem(
+            attached.filesystem,
+            item.definition,
+            trash_name=trash_name,
+            deleted=deleted,
+            keep=keep,
+            in_use=self.in_use(pool, f"delete item {name}"),
+            on_done=done,
+        )
+        await self.commit(pool, change)
+
+    async def undelete(self, pool: Pool, trash_name: str, name: str, *, via_tree: bool = False) -> None:
+        """Bring an item back from the trash under `name`."""
+        attached = pool.active()
+        name = names.check_name(name)
+        entry = self.find_trashed(pool, trash_name)
+        old = entry.definition
+        new = replace(old, name=name)
+        item, lease = await self.reserve(pool, new)
+        if pool.trash.get(trash_name) is not entry:
+            lease.release()
+            pool.drop(item)
+            raise BusyError(f"{trash_name} is being taken out of the trash of pool {pool.name} already")
+        del pool.trash[trash_name]
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            if error is not None:
+                pool.drop(item)
+                pool.trash[trash_name] = entry
+                entry.error = as_refusal(error)
+                return
+            item.state = ItemState.READY
+            self.gone(pool, "trash-restored", trash_name, entry.number, via_tree=via_tree)
+            self.publish("item-created", pool, name, via_tree=via_tree)
+
+        await self.commit(
+            pool,
+            UndeleteItem(
+                attached.filesystem,
+                old,
+                new,
+                trash_name=trash_name,
+                deleted=entry.deleted,
+                on_done=done,
+            ),
+        )
+
+    async def purge(self, pool: Pool, trash_name: str, *, via_tree: bool = False) -> None:
+        """Take a deleted item out of the trash for good; its storage goes in the background."""
+        attached = pool.active()
+        entry = self.find_trashed(pool, trash_name)
+        del pool.trash[trash_name]
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                pool.trash[trash_name] = entry
+                entry.error = as_refusal(error)
+                return
+            pool.rubbish.set()
+            self.gone(pool, "trash-purged", trash_name, entry.number, via_tree=via_tree)
+
+        await self.commit(
+            pool,
+            PurgeTrash(
+                attached.filesystem,
+                entry.definition,
+                trash_name=trash_name,
+                deleted=entry.deleted,
+                on_done=done,
+            ),
+        )

@@ -1,0 +1,45 @@
+"""Who uses an item or a pool: mounts of its directories, in every mount namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from fspoolfs.errors import BusyError
+from fspoolfs.model.infos import MountUse
+
+
+class UseFinder(Protocol):
+    """Finds mounts of a directory tree; `fspoolfs.system.namespaces.MountWatch` is the real one."""
+
+    def uses(self, root_path: str) -> list[MountUse]:
+        """Every mount that shows the directory `root_path` or something in it. Blocks shortly."""
+
+
+class NoUses:
+    """For roots that exist in no file system, such as the simulator's."""
+
+    def uses(self, root_path: str) -> list[MountUse]:
+        return []
+
+
+#: How many users an error names before it says how many more there are.
+_NAMED = 3
+
+
+def of_location(uses: Sequence[MountUse], location: str) -> list[MountUse]:
+    """The uses of the directory `location` below the root, or of anything in it."""
+    inside = f"{location}/"
+    return [use for use in uses if use.inside == location or use.inside.startswith(inside)]
+
+
+def describe(use: MountUse) -> str:
+    """One line for `users`: the process id, the command, the mount point as that process sees it."""
+    return f"{use.pid} {use.command} {use.target}"
+
+
+def refuse(what: str, uses: Sequence[MountUse]) -> BusyError:
+    """`what` is what was refused, such as "delete item web"."""
+    named = ", ".join(f"process {use.pid} ({use.command}) at {use.target}" for use in uses[:_NAMED])
+    more = f" and {len(uses) - _NAMED} more" if len(uses) > _NAMED else ""
+    return BusyError(f"{what}: in use by {named}{more}; the file `users` lists all")

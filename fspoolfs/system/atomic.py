@@ -1,0 +1,87 @@
+"""Files of the host's own state directory: each is there whole and durable, or not at all.
+
+For directories that only the daemon writes; paths are plain and absolute. What lies beneath a
+pool's root is the work of `fspoolfs.system.paths`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from fspoolfs.errors import BusyError
+from fspoolfs.system import files
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: A process id and a newline.
+_PID_SIZE = 32
+
+
+def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Create or replace `path` with `data`, durably. Raises `OSError`; then the old file stands."""
+    directory, name = os.path.split(path)
+    dir_fd = os.open(directory, _DIRECTORY)
+    try:
+        files.replace_file(dir_fd, name, data, mode=mode, durable=True)
+    finally:
+        os.close(dir_fd)
+
+
+def remove_file(path: str) -> None:
+    """Remove `path` durably. Raises `FileNotFoundError` when it is not there."""
+    directory, name = os.path.split(path)
+    dir_fd = os.open(directory, _DIRECTORY)
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        os.fsync(dir_fd)
+    finally:
+        os.close(dir_fd)
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """The content of a regular file; EFBIG above `limit` bytes, ELOOP for a symbolic link."""
+    return files.read_file(None, path, limit=limit)
+
+
+class LockFile:
+    """A lock that one process of the host holds until it ends, however it ends (flock(2)).
+
+    The file stays when the lock is released: removing it would let two processes lock two files of
+    one name.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd = fd
+        self.path = path
+
+    @classmethod
+    def acquire(cls, path: str) -> LockFile:
+        """Lock `path`, making it if needed; it then holds our process id.
+
+        Raises `BusyError` naming the process that has it; `OSError` when the file cannot be opened.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            files.write_all(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError as error:
+            holder = _holder(fd)
+            os.close(fd)
+            if error.errno == errno.EWOULDBLOCK:
+                raise BusyError(f"{path} is locked by {holder}") from None
+            raise
+        return cls(fd, path)
+
+    def release(self) -> None:
+        """Unlock. Repeating it changes nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _holder(fd: int) -> str:
+    text = os.pread(fd, _PID_SIZE, 0).decode("ascii", "replace").strip()
+    # Between the lock and the writing of its number a process has no name yet.
+    return f"process {text}" if text.isdigit() else "another process"

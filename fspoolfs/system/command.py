@@ -1,0 +1,162 @@
+"""The one place that runs programs: fixed directories, no shell, a bare environment, a time limit."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
+
+#: Where programs are looked up, in this order.
+DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
+
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": ":".join(DIRECTORIES)}
+#: The daemon's own is 0, and what programs create should not be open to everyone.
+_UMASK = 0o022
+#: How long a killed program may take to end, in seconds; one that waits for a dead server in the
+#: kernel is left behind.
+_GRACE = 2.0
+#: The most of a program's complaint that goes into an error, in characters.
+_SAID = 400
+
+#: include/uapi/linux/memfd.h, since 6.3; demanded where the sysctl vm.memfd_noexec is 2.
+_MFD_NOEXEC_SEAL = 0x08
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program that ended with status 0 has printed."""
+
+    stdout: bytes
+    stderr: bytes
+
+
+def find(program: str) -> str | None:
+    """The absolute path of `program`, a plain name, or `None` when it is not installed."""
+    for directory in DIRECTORIES:
+        path = f"{directory}/{program}"
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def run(argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Output:
+    """Run a program to its end, at most `timeout` seconds; `input` is its standard input.
+
+    Blocks. What a program leaves running in the background does not keep the call waiting. Raises
+    `UnsupportedError` when it is not installed, `TimeLimitError` after killing its process group,
+    and `StorageError` with the last line of its complaint for any other end than status 0.
+    """
+    program = argv[0]
+    if "/" in program:
+        raise InvalidError(f"{program}: programs are named without a directory")
+    path = find(program)
+    if path is None:
+        raise UnsupportedError(f"{program} is not installed (looked in {', '.join(DIRECTORIES)})")
+    with contextlib.ExitStack() as stack:
+        # Files, not pipes: they never fill up, and a background process that inherits them does not
+        # keep their end from being seen.
+        stdin, stdout, stderr = (_memory_file(stack, name) for name in ("stdin", "stdout", "stderr"))
+        _put(stdin, input or b"")
+        process = _start([path, *argv[1:]], program, stdin, stdout, stderr)
+        _wait(process, program, timeout)
+        if process.returncode != 0:
+            raise StorageError(f"{program}: {_reason(process.returncode, _content(stderr))}")
+        return Output(stdout=_content(stdout), stderr=_content(stderr))
+
+
+def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _put(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+
+
+def _content(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _start(argv: list[str], program: str, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=_ENVIRONMENT,
+            cwd="/",
+            umask=_UMASK,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StorageError.from_os(f"run {program}", error) from error
+
+
+def _wait(process: subprocess.Popen[bytes], program: str, timeout: float) -> None:
+    """Wait for the program; kill its whole group when the time is over, or when we are interrupted."""
+    try:
+        ended = _ends_within(process, timeout)
+    except BaseException:
+        _kill(process)
+        raise
+    if not ended:
+        _kill(process)
+        raise TimeLimitError(f"{program} did not end within {timeout:g} seconds and was killed")
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    # Popen.wait with a time limit polls with growing sleeps; a pidfd wakes at once.
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return _ends_within_polling(process, seconds)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return False
+    finally:
+        os.close(pidfd)
+    process.wait()
+    return True
+
+
+def _ends_within_polling(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # Not reaped yet, so the number is still its own.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    _ends_within(process, _GRACE)
+
+
+def _reason(status: int, complaint: bytes) -> str:
+    lines = [line for line in complaint.decode("utf-8", "replace").splitlines() if line.strip()]
+    if lines:
+        return lines[-1].strip()[:_SAID]
+    return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"

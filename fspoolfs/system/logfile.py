@@ -1,0 +1,63 @@
+"""A file of fixed size that is written in place, so that a sync of it needs no journal commit."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fspoolfs.system import files
+from fspoolfs.system.descriptors import Descriptor
+
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: Zeros written at once, in bytes.
+_PIECE = 1 << 20
+
+
+class HostLog:
+    """An open log file; keeps `fspoolfs.backends.root.LogFile`."""
+
+    def __init__(self, descriptor: Descriptor, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+
+    @classmethod
+    def open(cls, dir_fd: int, name: str, *, size: int) -> HostLog:
+        """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
+
+        New space is written with zeros, since space that is only allocated (fallocate(2)) has its
+        first write recorded in the file system's journal. A longer file stays as it is.
+        """
+        descriptor = Descriptor(os.open(name, _OPEN, 0o600, dir_fd=dir_fd))
+        fd = descriptor.fd
+        present = files.require_regular(fd, name).st_size
+        if present < size:
+            os.posix_fallocate(fd, present, size - present)
+            for offset in range(present, size, _PIECE):
+                files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
+            os.fsync(fd)
+            os.fsync(dir_fd)
+        return cls(descriptor, max(present, size))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`; fewer only at the end of the file."""
+        data = os.pread(self._descriptor.fd, size, offset)
+        while data and len(data) < size:
+            piece = os.pread(self._descriptor.fd, size - len(data), offset + len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write `data` at `offset`. Raises EFBIG beyond the end: the file never grows here."""
+        if offset + len(data) > self._size:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        files.write_all(self._descriptor.fd, data, offset)
+
+    def sync(self) -> None:
+        """fdatasync(2)."""
+        os.fdatasync(self._descriptor.fd)
+
+    def close(self) -> None:
+        """Let go of the file; later calls fail with EBADF or EINVAL."""
+        self._descriptor.retire()

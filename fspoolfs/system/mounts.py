@@ -1,0 +1,150 @@
+"""What is mounted where, as the kernel's mountinfo tells it, and taking a mount away by force."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fspoolfs.errors import StorageError
+from fspoolfs.system import command, syscalls
+
+_UMOUNT_TIMEOUT = 30.0
+
+# mangle_path() of fs/seq_file.c writes blanks, newlines, backslashes and # as three octal digits.
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One line of mountinfo (proc_pid_mountinfo(5)).
+
+    `device` is "major:minor" of the file system, `root` the directory of it that is shown, `target`
+    where. Both as the reading process sees them; names that are not UTF-8 carry surrogates.
+    """
+
+    mount_id: int
+    parent_id: int
+    device: str
+    root: str
+    target: str
+    options: str
+    fs_type: str
+    source: str
+
+
+def mounts(pid: int | str = "self") -> tuple[Mount, ...]:
+    """The mounts of a process's namespace that lie below its root, in the kernel's order.
+
+    Raises `OSError` when the process is gone or belongs to somebody else.
+    """
+    with open(f"/proc/{pid}/mountinfo", "rb") as lines:
+        return parse(lines.read())
+
+
+def parse(text: bytes) -> tuple[Mount, ...]:
+    """The lines of a mountinfo file."""
+    return tuple(_parse_line(line) for line in text.splitlines())
+
+
+def _parse_line(line: bytes) -> Mount:
+    head, _, tail = line.partition(b" - ")
+    mount_id, parent_id, device, root, target, options = head.split(b" ")[:6]
+    fs_type, source = tail.split(b" ")[:2]
+    return Mount(
+        mount_id=int(mount_id),
+        parent_id=int(parent_id),
+        device=device.decode("ascii"),
+        root=unescape(root),
+        target=unescape(target),
+        options=options.decode("utf-8", "surrogateescape"),
+        fs_type=unescape(fs_type),
+        source=unescape(source),
+    )
+
+
+def unescape(field: bytes) -> str:
+    """A field of mountinfo as the path that it stands for."""
+    if b"\\" in field:
+        field = _ESCAPE.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), field)
+    return os.fsdecode(field)
+
+
+def mount_at(path: str) -> Mount | None:
+    """The mount that is seen at `path`, or `None` when nothing is mounted exactly there.
+
+    `path` is absolute, without symbolic links; nothing is touched on the file system.
+    """
+    found = containing(mounts(), path)
+    return found if found is not None and found.target == os.path.normpath(path) else None
+
+
+def mount_containing(path: str) -> Mount:
+    """The mount that `path`, absolute and without symbolic links, lies on.
+
+    Raises `StorageError` when this process's root is no mount point, as in a plain chroot.
+    """
+    found = containing(mounts(), path)
+    if found is None:
+        raise StorageError(f"no mount contains {path}", errno=errno.ENOENT)
+    return found
+
+
+def containing(table: Sequence[Mount], path: str) -> Mount | None:
+    """Walk down `path` as the kernel does: mounts that others cover are not seen."""
+    path = os.path.normpath(path)
+    known = {mount.mount_id for mount in table}
+    children: dict[int, list[Mount]] = {}
+    here: Mount | None = None
+    for mount in table:
+        if mount.parent_id in known and mount.parent_id != mount.mount_id:
+            children.setdefault(mount.parent_id, []).append(mount)
+        elif mount.target == "/":
+            here = mount
+    while here is not None:
+        on_the_way = [child for child in children.get(here.mount_id, ()) if is_beneath(path, child.target)]
+        if not on_the_way:
+            break
+        # The shortest is met first; what lies below it is hidden, whenever it was mounted.
+        here = min(on_the_way, key=lambda child: len(child.target))
+    return here
+
+
+def is_beneath(path: str, directory: str) -> bool:
+    """Whether `path` is `directory` or lies in it; both absolute and normal."""
+    return directory == "/" or path == directory or path.startswith(f"{directory}/")
+
+
+def is_stale_fuse(path: str) -> bool:
+    """Whether `path` is the mount of a FUSE server that has died."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def unmount(path: str) -> None:
+    """Unmount what is mounted at `path`; refused while it is in use.
+
+    Raises `OSError` (EBUSY), and `StorageError` where fusermount3, which does it for users other than
+    root, refuses.
+    """
+    if os.geteuid() == 0:
+        syscalls.unmount(path, syscalls.UMOUNT_NOFOLLOW)
+    else:
+        command.run(["fusermount3", "-u", "--", path], timeout=_UMOUNT_TIMEOUT)
+
+
+def unmount_lazily(path: str) -> None:
+    """Take the mount at `path` out of the tree at once; it ends when its last user does.
+
+    Raises `OSError` (EINVAL: nothing is mounted there), and `StorageError` where fusermount3, which
+    does it for users other than root, refuses.
+    """
+    if os.geteuid() == 0:
+        syscalls.unmount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    else:
+        command.run(["fusermount3", "-u", "-z", "--", path], timeout=_UMOUNT_TIMEOUT)

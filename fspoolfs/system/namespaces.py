@@ -1,0 +1,116 @@
+"""Who uses a directory: the mounts that show it, in every mount namespace of the host.
+
+A container keeps an item busy in a mount namespace of its own, where nothing that is done to the
+item here tells it or is refused by it; only /proc shows it. Reading all of /proc for every removal
+is too slow, so a reading is kept for a moment and checked for whatever could have changed it. This
+module looks and never unmounts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from fspoolfs.errors import BusyError
+from fspoolfs.model.infos import MountUse
+from fspoolfs.system.descriptors import Descriptor
+from fspoolfs.system.mounttable import MountTable
+
+#: How long a reading is kept, in seconds. It bounds what no check sees, a process that was there
+#: before and makes itself a namespace without creating another process, and how long a namespace
+#: whose processes have ended is kept alive by our looking at it.
+LIFETIME = 1.0
+#: How many processes may have been created since, to be looked at one by one.
+_YOUNG = 64
+
+
+class MountWatch:
+    """Finds mounts of a directory. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._table: MountTable | None = None
+        self._expires = 0.0
+        self._last_pid = 0
+        self._loadavg: Descriptor | None = None
+        self._reaper: threading.Thread | None = None
+        self._forgotten = threading.Event()
+
+    def uses(self, root_path: str) -> list[MountUse]:
+        """Every mount that shows the directory `root_path` or something in it, in any namespace.
+
+        When a file system is attached at `root_path`, that mount and its copies in other namespaces
+        do not count, but mounts of directories in it that were removed do, with `inside` empty.
+        Names in the answer may hold any character but NUL. Blocks shortly. Raises `OSError` when
+        `root_path` cannot be opened, `BusyError` when it is being mounted or moved at this moment.
+        """
+        with self._lock:
+            if self._is_current():
+                found = self._table.uses(root_path) if self._table is not None else None
+                # That a process has ended shows nowhere: only a fresh reading may say "in use".
+                if found == []:
+                    return found
+            found = self._scan().uses(root_path)
+        if found is None:
+            raise BusyError(f"{root_path} is being mounted or moved; try again")
+        return found
+
+    def forget(self) -> None:
+        """Close all descriptors. To be called before a file system is unmounted that should end."""
+        with self._lock:
+            self._drop()
+
+    def _is_current(self) -> bool:
+        """Whether the kept reading still tells the truth. Costs microseconds."""
+        table = self._table
+        if table is None or time.monotonic() >= self._expires or table.changed():
+            return False
+        last = self._read_last_pid()
+        if last == self._last_pid:
+            return True
+        # Numbers are given out in a row. Processes are looked at again each time while the reading
+        # lives, since they make their namespace some time after they were created.
+        young = range(self._last_pid + 1, last + 1)
+        return 0 < len(young) <= _YOUNG and all(table.knows(pid) for pid in young)
+
+    def _scan(self) -> MountTable:
+        self._drop()
+        self._watch_age()
+        # Before the reading, so that whoever is created during it is looked at.
+        self._last_pid = self._read_last_pid()
+        self._expires = time.monotonic() + LIFETIME
+        table = MountTable.read()
+        if table.watchable:
+            self._table = table
+        return table
+
+    def _drop(self) -> None:
+        self._table = None
+        self._loadavg = None
+        self._forgotten.set()
+
+    def _read_last_pid(self) -> int:
+        """The number given out last in our pid namespace: the last field of proc_loadavg(5).
+
+        The count of forks in /proc/stat tells the same but costs a walk over all interrupts.
+        """
+        if self._loadavg is None:
+            self._loadavg = Descriptor(os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC))
+        return int(os.pread(self._loadavg.fd, 128, 0).rsplit(b" ", 1)[1])
+
+    def _watch_age(self) -> None:
+        """Have the reading dropped when its time is over, even when nobody asks again."""
+        self._forgotten.clear()
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="mount-watch", daemon=True)
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        while True:
+            self._forgotten.wait(max(0.0, self._expires - time.monotonic()))
+            with self._lock:
+                if self._table is None or time.monotonic() >= self._expires:
+                    self._drop()
+                    self._reaper = None
+                    return

@@ -1,0 +1,228 @@
+"""The directory of one item, and the directory of its snapshots."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+
+import trio
+
+from fspoolfs import names, units
+from fspoolfs.backends.filesystem import Usage
+from fspoolfs.errors import FspoolError, InvalidError, UnsupportedError
+from fspoolfs.model import documents, formatting
+from fspoolfs.model.definitions import Permissions
+from fspoolfs.service import access, reports, usage
+from fspoolfs.service.access import Caller
+from fspoolfs.service.facade import Service
+from fspoolfs.service.objects import Item, Pool
+from fspoolfs.tree import values
+from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, table
+
+
+class ItemDirectory(Directory):
+    """`pools/NAME/items/ITEM/`."""
+
+    __slots__ = ("_parent", "item", "pool", "service")
+    scratch = True
+
+    def __init__(self, parent: Directory, service: Service, pool: Pool, item: Item) -> None:
+        super().__init__(item.number)
+        self._parent = parent
+        self.service = service
+        self.pool = pool
+        self.item = item
+
+    @property
+    def path(self) -> str:
+        return f"/pools/{self.pool.name}/items/{self.item.name}"
+
+    @property
+    def parent(self) -> Directory:
+        return self._parent
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The item's owner and group."""
+        permissions = self.item.definition.permissions
+        return (
+            OWNER[0] if permissions.owner is None else permissions.owner,
+            OWNER[1] if permissions.group is None else permissions.group,
+        )
+
+    @property
+    def pool_owner(self) -> tuple[int, int]:
+        return access.pool_permissions(self.pool.definition.permissions)[1:]
+
+    def attributes(self) -> Attributes:
+        mode = self.item.definition.permissions.mode
+        uid, gid = self.owner
+        return Attributes(
+            mode=stat.S_IFDIR | (access.DEFAULT_MODE if mode is None else mode),
+            uid=uid,
+            gid=gid,
+            time=self.item.changed,
+        )
+
+    def subdirectory(self, name: str) -> Directory | None:
+        return SnapshotsDirectory(self) if name == "snapshots" else None
+
+    def subdirectories(self) -> tuple[str, ...]:
+        return ("snapshots",)
+
+    def note(self, error: FspoolError) -> None:
+        self.item.error = error
+
+    async def set_permissions(self, permissions: Permissions, caller: Caller) -> None:
+        await self.service.items.set_permissions(self.pool, self.item, permissions, caller)
+
+
+async def _define(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
+    await directory.service.items.redefine(directory.pool, directory.item, documents.parse_item(data), caller)
+
+
+async def _status(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
+    service, pool, item = directory.service, directory.pool, directory.item
+
+    async def clone(arguments: list[str]) -> None:
+        if len(arguments) not in (1, 2):
+            raise InvalidError("clone takes the new item's name and, if wanted, a snapshot's")
+        snapshot = arguments[1] if len(arguments) == 2 else None
+        await service.clones.clone_item(pool, item, names.check_name(arguments[0]), snapshot, caller)
+
+    async def measure(arguments: list[str]) -> None:
+        values.no_arguments("measure", arguments)
+        await service.clones.measure(pool, item)
+
+    async def rollback(arguments: list[str]) -> None:
+        if len(arguments) != 1:
+            raise InvalidError("rollback takes a snapshot's name")
+        raise _no_snapshots(pool)
+
+    await values.run_verb(data, {"clone": clone, "measure": measure, "rollback": rollback})
+
+
+def _no_snapshots(pool: Pool) -> FspoolError:
+    filesystem = pool.active().filesystem.name
+    return UnsupportedError(f"the {filesystem} file system of pool {pool.name} keeps no snapshots")
+
+
+async def _set_capacity(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
+    capacity = units.parse_capacity(" ".join(values.words(data)))
+    await directory.service.items.set_capacity(directory.pool, directory.item, capacity, caller)
+
+
+async def _cancel(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
+    await values.cancel(data, [directory.item.job])
+
+
+async def _allocation(directory: ItemDirectory) -> str:
+    """What the kernel counts, or what was measured last, or that nobody knows."""
+    attached, item = directory.pool.attached, directory.item
+    if attached is not None and isinstance(attached.filesystem, Usage):
+        counter: Usage = attached.filesystem
+        found = await trio.to_thread.run_sync(
+            counter.usage,
+            item.definition.location,
+            limiter=directory.pool.limiter,
+            abandon_on_cancel=True,
+        )
+        return values.number(found.allocation)
+    return values.number(item.measured.usage.allocation if item.measured else None)
+
+
+async def _available(directory: ItemDirectory) -> str:
+    """What is left below the item's capacity, or in the pool where it has none."""
+    space = await directory.service.spaces.of(directory.pool)
+    return values.number(space.available if space else None)
+
+
+async def _users(directory: ItemDirectory) -> str:
+    attached = directory.pool.active()
+    found = await trio.to_thread.run_sync(
+        directory.service.context.finder.uses,
+        attached.root.path,
+        limiter=directory.pool.limiter,
+        abandon_on_cancel=True,
+    )
+    mine = usage.of_location(found, directory.item.definition.location)
+    return "".join(f"{usage.describe(use)}\n" for use in mine)
+
+
+def _capacity(directory: ItemDirectory) -> str:
+    capacity = directory.item.definition.capacity
+    return "none\n" if capacity is None else f"{capacity}\n"
+
+
+def _config(directory: ItemDirectory) -> str:
+    definition = replace(directory.item.definition, pool=directory.pool.name)
+    return formatting.format_item(definition).decode()
+
+
+def _owner(directory: ItemDirectory) -> tuple[int, int]:
+    return directory.owner
+
+
+def _pool_owner(directory: ItemDirectory) -> tuple[int, int]:
+    return directory.pool_owner
+
+
+ItemDirectory.table = table(
+    File[ItemDirectory](
+        name="config.xml",
+        mode=0o644,
+        style=Style.DOCUMENT,
+        show=_config,
+        store=_define,
+        whose=_owner,
+    ),
+    File[ItemDirectory](
+        name="status",
+        mode=0o644,
+        show=lambda at: values.status(at.item.state, at.item.job),
+        store=_status,
+        whose=_owner,
+        polled=True,
+    ),
+    File[ItemDirectory](
+        name="job",
+        mode=0o644,
+        style=Style.PROGRESS,
+        jobs=lambda at: [at.item.job],
+        store=_cancel,
+        whose=_owner,
+    ),
+    File[ItemDirectory](name="info", show=lambda at: reports.item_info(at.pool, at.item), whose=_owner),
+    File[ItemDirectory](name="uuid", show=lambda at: f"{at.item.uuid}\n", whose=_owner),
+    # Its size is not the item owner's to choose: the file belongs to the pool's owner.
+    File[ItemDirectory](name="capacity", mode=0o644, show=_capacity, store=_set_capacity, whose=_pool_owner),
+    File[ItemDirectory](name="allocation", ask=_allocation, whose=_owner),
+    File[ItemDirectory](name="available", ask=_available, whose=_owner),
+    File[ItemDirectory](name="users", ask=_users, whose=_owner),
+    File[ItemDirectory](name="last_error", show=lambda at: values.sentence(at.item.error), whose=_owner),
+    Link[ItemDirectory](name="data", target=lambda at: reports.data_path(at.pool, at.item)),
+)
+
+
+class SnapshotsDirectory(Directory):
+    """`snapshots/` of an item, empty where the file system keeps none."""
+
+    __slots__ = ("_item_directory",)
+
+    def __init__(self, parent: ItemDirectory) -> None:
+        super().__init__(parent.item.snapshots_number)
+        self._item_directory = parent
+
+    @property
+    def path(self) -> str:
+        return f"{self._item_directory.path}/snapshots"
+
+    @property
+    def parent(self) -> Directory:
+        return self._item_directory
+
+    def attributes(self) -> Attributes:
+        return self._item_directory.attributes()
+
+    async def make(self, name: str, mode: int, caller: Caller) -> Directory:
+        raise _no_snapshots(self._item_directory.pool)

@@ -1,0 +1,146 @@
+"""The command line: what to measure, on what, beside what; prints one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from benchmarks.errors import BenchError
+from benchmarks.machine import facts
+from benchmarks.measure_clients import measure_clients
+from benchmarks.measure_data import measure_data
+from benchmarks.measure_hang import measure_hang
+from benchmarks.measure_items import measure_items
+from benchmarks.measure_reads import measure_list, measure_status
+from benchmarks.measure_scale import measure_scale
+from benchmarks.peer_containers import install_engines, start_docker, start_podman
+from benchmarks.peer_libvirt import install_libvirt, start_libvirt
+from benchmarks.run import FULL, QUICK, Measurement, Run
+from benchmarks.scratch import Scratch, scratch
+from benchmarks.table import Row, Section, render
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "items": measure_items,
+    "clients": measure_clients,
+    "status": measure_status,
+    "list": measure_list,
+    "data": measure_data,
+    "hang": measure_hang,
+    "scale": measure_scale,
+}
+_PROGRAM = Path(__file__).resolve().parents[2] / ".venv" / "bin" / "fspoolfs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if os.geteuid() != 0:
+        print("bench: only root can mount and empty caches", file=sys.stderr)
+        return 2
+    if not options.program.is_file():
+        print(f"bench: {options.program} is missing; run scripts/install first", file=sys.stderr)
+        return 2
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    try:
+        if options.peers:
+            install_engines()
+            install_libvirt()
+        with scratch(options.dir) as place:
+            sections = _measure(options, place)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    header = facts(options.dir)
+    print(render(header, sections))
+    if options.json is not None:
+        _write_json(options.json, header, sections)
+    return 0 if all(section.good for section in sections) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="Measures fspoolfs beside what its parts cost, and prints one table.",
+        epilog="The exit status is 0 if every goal is reached, 1 if one is not or a measurement failed, "
+        "2 if nothing could be measured.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer turns and items, for a first look")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="also measure docker, podman and libvirt: installs them where they are missing, "
+        "starts private instances, stops them again",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=MEASUREMENTS,
+        metavar="NAME",
+        help=f"measure only this, may be repeated: {', '.join(MEASUREMENTS)}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE as well")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("/var/tmp"),
+        help="where to work, on a real disk; /var/tmp by default",
+    )
+    parser.add_argument("--program", type=Path, default=_PROGRAM, help="the fspoolfs to measure")
+    return parser
+
+
+def _measure(options: argparse.Namespace, place: Scratch) -> list[Section]:
+    run = Run(
+        scratch=place,
+        effort=QUICK if options.quick else FULL,
+        program=options.program.resolve(),
+        stores=(start_docker, start_podman, start_libvirt) if options.peers else (),
+        listers=(start_libvirt,) if options.peers else (),
+    )
+    sections = []
+    for name in options.only or MEASUREMENTS:
+        print(f"bench: measuring {name}", file=sys.stderr)
+        sections.append(_section(name, MEASUREMENTS[name], run))
+    return sections
+
+
+def _section(name: str, measurement: Measurement, run: Run) -> Section:
+    """The rows of one measurement; one that fails leaves the others their turn.
+
+    Its whole story goes to standard error, the first line of it into the table.
+    """
+    rows: list[Row] = []
+    try:
+        rows.extend(measurement(run))
+    except BenchError as error:
+        print(f"bench: {name}: {error}", file=sys.stderr)
+        return Section(name, rows, failure=str(error).partition("\n")[0])
+    except Exception as error:
+        traceback.print_exc()
+        return Section(name, rows, failure=f"{type(error).__name__}: {error}")
+    return Section(name, rows)
+
+
+def _write_json(path: Path, header: Mapping[str, str], sections: Sequence[Section]) -> None:
+    measured = [
+        {"name": section.name, "failure": section.failure, "rows": [row.as_json() for row in section.rows]}
+        for section in sections
+    ]
+    path.write_text(json.dumps({"machine": header, "measured": measured}, indent=2) + "\n")
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave through every context on the way, as Ctrl-C does."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Reading and writing an item's data through the control tree, beside a bare directory on the same disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import BenchError
+from benchmarks.run import Run
+from benchmarks.table import Goal, Row, Unit
+
+_NATIVE = Goal(low=0.95, high=1.05)
+#: Small enough to stay in the page cache and below the limit at which writers are made to wait.
+_FILE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """What fio does: `mode` is its --rw, `side` the part of its report that counts."""
+
+    name: str
+    mode: str
+    block: str
+    side: str
+
+
+_PATTERNS = (
+    _Pattern("sequential read, 128 KiB", "read", "128k", "read"),
+    _Pattern("sequential write, 128 KiB", "write", "128k", "write"),
+    _Pattern("random read, 4 KiB", "randread", "4k", "read"),
+    _Pattern("random write, 4 KiB", "randwrite", "4k", "write"),
+)
+
+
+def measure_data(run: Run) -> Iterator[Row]:
+    """fio in turns on a file of an item and on one beside it. Raises `BenchError` where fio is missing."""
+    if shutil.which("fio") is None:
+        raise BenchError("fio is missing: apt-get install fio")
+    bare = run.scratch.directory("bare")
+    with run.subject() as subject:
+        item = subject.items() / "web"
+        item.mkdir()
+        for pattern in _PATTERNS:
+            yield _compare(pattern, inside=item / "data", bare=bare, run=run)
+
+
+def _compare(pattern: _Pattern, *, inside: Path, bare: Path, run: Run) -> Row:
+    rates: dict[Path, list[float]] = {inside: [], bare: []}
+    for turn in range(run.effort.data_turns):
+        for directory in (inside, bare) if turn % 2 else (bare, inside):
+            with _fresh_file(directory / "file") as file:
+                rate = _rate(pattern, file, milliseconds=run.effort.data_milliseconds)
+            rates[directory].append(rate)
+    return Row(
+        name=f"fio {pattern.name}, through an item's data",
+        value=statistics.median(rates[inside]),
+        unit=Unit.BYTES_PER_SECOND,
+        against="bare directory",
+        reference=statistics.median(rates[bare]),
+        goal=_NATIVE,
+    )
+
+
+@contextmanager
+def _fresh_file(path: Path) -> Iterator[Path]:
+    """A new synced file for each turn: how the memory and the blocks of one file lie is luck."""
+    with path.open("wb") as file:
+        file.write(os.urandom(_FILE_BYTES))
+        os.fsync(file.fileno())
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def _rate(pattern: _Pattern, path: Path, *, milliseconds: int) -> float:
+    """Bytes a second that fio moves; its page cache is left as it is."""
+    options = {
+        "name": "bench",
+        "filename": path,
+        "rw": pattern.mode,
+        "bs": pattern.block,
+        "size": _FILE_BYTES,
+        "runtime": f"{milliseconds}ms",
+        "time_based": 1,
+        "ioengine": "psync",
+        "invalidate": 0,
+        "randrepeat": 1,
+        "output-format": "json",
+    }
+    command = ["fio", *(f"--{name}={value}" for name, value in options.items())]
+    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return float(report["jobs"][0][pattern.side]["bw_bytes"])

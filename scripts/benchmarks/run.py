@@ -1,0 +1,98 @@
+"""What every measurement is given: the place, the counts, the program, and ways to start things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.peer import Lister, Starter, VolumeStore
+from benchmarks.scratch import Scratch
+from benchmarks.storage import BareStorage
+from benchmarks.table import Row
+from benchmarks.trees import ControlTree, Installation, start_null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much is done: `*_turns` count how often things take turns, the rest how much a turn does."""
+
+    item_turns: int
+    client_turns: int
+    items_per_client: int
+    status_turns: int
+    list_turns: int
+    list_items: int
+    scale_items: int
+    data_turns: int
+    data_milliseconds: int
+    hang_turns: int
+    hang_calls: int
+
+
+FULL = Effort(
+    item_turns=300,
+    client_turns=7,
+    items_per_client=50,
+    status_turns=2000,
+    list_turns=7,
+    list_items=10_000,
+    scale_items=100_000,
+    data_turns=15,
+    data_milliseconds=500,
+    hang_turns=30,
+    hang_calls=40,
+)
+
+QUICK = Effort(
+    item_turns=60,
+    client_turns=3,
+    items_per_client=25,
+    status_turns=300,
+    list_turns=3,
+    list_items=10_000,
+    scale_items=10_000,
+    data_turns=5,
+    data_milliseconds=500,
+    hang_turns=12,
+    hang_calls=30,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of the benchmark. `stores` and `listers` are the peers to compare with, none by default."""
+
+    scratch: Scratch
+    effort: Effort
+    program: Path
+    stores: Sequence[Starter[VolumeStore]] = ()
+    listers: Sequence[Starter[Lister]] = ()
+
+    def install(self) -> Installation:
+        return Installation(self.program, self.scratch)
+
+    @contextmanager
+    def subject(self) -> Iterator[ControlTree]:
+        """fspoolfs, fresh, with one active pool."""
+        tree = self.install().start()
+        with tree.server:
+            tree.wait_until_mounted()
+            tree.add_pool()
+            yield tree
+
+    @contextmanager
+    def floor(self, *, items: int = 0) -> Iterator[ControlTree]:
+        """The null tree, with `items` items in its one pool."""
+        tree = start_null(self.scratch, items=items)
+        with tree.server:
+            tree.wait_until_active()
+            yield tree
+
+    def storage(self) -> BareStorage:
+        return BareStorage(self.scratch.directory("bare"))
+
+
+#: Measures one thing; yields a row as soon as it is known.
+Measurement = Callable[[Run], Iterable[Row]]

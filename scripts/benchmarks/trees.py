@@ -1,0 +1,112 @@
+"""Mounted control trees, the real one and the null one, and the servers that answer for them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import Server
+from benchmarks.scratch import Scratch
+
+#: The pool that the null tree has from the start, and that measurements of one pool use.
+POOL = "tank"
+
+#: Seconds that a server has until its tree can be used; far beyond every goal.
+_START_LIMIT = 120.0
+#: What cat(1) of coreutils asks for in one read(2): IO_BUFSIZE, ioblksize.h.
+_CAT_BYTES = 128 * 1024
+#: How a mount point answers before its server has mounted, or while a killed one's mount is still there.
+_NOT_YET = frozenset({errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTree:
+    """A control tree at `mount`, answered by `server`."""
+
+    mount: Path
+    server: Server
+
+    def pool(self, name: str = POOL) -> Path:
+        return self.mount / "pools" / name
+
+    def items(self, pool: str = POOL) -> Path:
+        return self.pool(pool) / "items"
+
+    def status(self, pool: str = POOL) -> str:
+        return f"{self.pool(pool)}/status"
+
+    def root(self, pool: str = POOL) -> Path:
+        """Where the data of the pool's items lies; the null tree has none."""
+        return (self.pool(pool) / "root").readlink()
+
+    def wait_until_mounted(self) -> None:
+        pools = self.mount / "pools"
+        self.server.wait_until(pools.is_dir, what="the tree is mounted", seconds=_START_LIMIT)
+
+    def add_pool(self, name: str = POOL) -> None:
+        """Define a pool in its default place, build and start it."""
+        self.pool(name).mkdir()
+        self.start_pool(name)
+
+    def start_pool(self, name: str) -> None:
+        Path(self.status(name)).write_text("start build\n")
+        self.wait_until_active(name)
+
+    def wait_until_active(self, pool: str = POOL) -> float:
+        """Wait until `pool` is active; the seconds since the server's program was executed."""
+        status = self.status(pool)
+        self.server.wait_until(
+            lambda: _is_active(status), what=f"{status} reads active", seconds=_START_LIMIT
+        )
+        return time.perf_counter() - self.server.began
+
+
+def cat(path: str) -> bytes:
+    """Read a file with the system calls of cat(1)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fstat(descriptor)
+        text = b""
+        while piece := os.read(descriptor, _CAT_BYTES):
+            text += piece
+        return text
+    finally:
+        os.close(descriptor)
+
+
+def _is_active(status: str) -> bool:
+    try:
+        return cat(status) == b"active\n"
+    except OSError as error:
+        if error.errno in _NOT_YET:
+            return False
+        raise
+
+
+class Installation:
+    """fspoolfs with a state and a storage directory of its own; it may be started again and again."""
+
+    def __init__(self, program: Path, scratch: Scratch) -> None:
+        self._program = program
+        self._state = scratch.directory("state")
+        self._storage = scratch.directory("storage")
+        self._mount = scratch.directory("mnt")
+        self._log = scratch.path / f"{self._mount.name}.log"
+
+    def start(self) -> ControlTree:
+        """Execute the daemon; the caller waits until it can be used."""
+        options = ("--state-dir", self._state, "--storage-dir", self._storage, "--foreground")
+        return ControlTree(
+            self._mount, Server((self._program, "mount", self._mount, *options), log=self._log)
+        )
+
+
+def start_null(scratch: Scratch, *, items: int = 0) -> ControlTree:
+    """The null tree, with `items` items in `POOL`."""
+    mount = scratch.directory("null")
+    argv = (sys.executable, "-m", "benchmarks.nullfs", mount, "--items", str(items))
+    return ControlTree(mount, Server(argv, log=scratch.path / f"{mount.name}.log", name="the null tree"))

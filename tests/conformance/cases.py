@@ -1,0 +1,74 @@
+"""What the conformance suite runs over. A new backend joins with one line in one of the lists."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from fspoolfs.backends import generic
+from fspoolfs.backends.directory import DirectorySource
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.memory import MemoryRoot, MemoryTree
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
+from fspoolfs.backends.source import Source
+from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolType
+from fspoolfs.system.paths import HostRoot
+
+#: Opens a root that may use the given directory, and gives it up afterwards.
+OpenRoot = Callable[[Path], AbstractContextManager[RootDirectory]]
+
+
+@contextmanager
+def host(directory: Path) -> Iterator[RootDirectory]:
+    with closing(HostRoot.open(str(directory))) as root:
+        yield root
+
+
+@contextmanager
+def tmpfs(_: Path) -> Iterator[RootDirectory]:
+    made = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fspoolfs-")
+    with made as directory, host(Path(directory)) as root:
+        yield root
+
+
+@contextmanager
+def memory(_: Path) -> Iterator[RootDirectory]:
+    yield MemoryRoot(MemoryTree(), "/simulated/root")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCase:
+    """A source, and the definition of a pool that it could build."""
+
+    source: Source
+    definition: PoolDefinition
+
+
+def pool(target: object, name: str = "tank") -> PoolDefinition:
+    return PoolDefinition(name=name, type=PoolType.DIR, uuid=UUID(int=1), target=str(target))
+
+
+def item(mode: int | None = None, owner: int | None = None, group: int | None = None) -> ItemDefinition:
+    permissions = Permissions(mode=mode, owner=owner, group=group)
+    return ItemDefinition(name="web", uuid=UUID(int=2), permissions=permissions)
+
+
+ROOTS: dict[str, OpenRoot] = {
+    "host": host,
+    "tmpfs": tmpfs,
+    "memory": memory,
+}
+FILE_SYSTEMS: dict[str, tuple[OpenRoot, Callable[[RootDirectory], FileSystem]]] = {
+    "generic-host": (host, generic.probe),
+    "generic-tmpfs": (tmpfs, generic.probe),
+    "generic-memory": (memory, generic.probe),
+}
+SOURCES: dict[str, Callable[[Path], SourceCase]] = {
+    "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),
+    "sim": lambda _: SourceCase(SimulatedSource(SimulatedHost()), pool("/simulated/pools/tank")),
+}

@@ -1,0 +1,44 @@
+"""The fixtures of the conformance suite; see `conformance.cases` for what it runs over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, SourceCase
+from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.root import RootDirectory
+
+
+@pytest.fixture(params=ROOTS)
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RootDirectory]:
+    with ROOTS[request.param](tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=FILE_SYSTEMS)
+def filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
+    open_root, probe = FILE_SYSTEMS[request.param]
+    with open_root(tmp_path) as opened:
+        yield probe(opened)
+
+
+@pytest.fixture(params=SOURCES)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> SourceCase:
+    return SOURCES[request.param](tmp_path)
+
+
+@pytest.fixture
+def stranger() -> int:
+    """The number of a user and group other than the tests' own, where those may give files away."""
+    return 4711 if os.geteuid() == 0 else os.geteuid()
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    old = os.umask(0o077)
+    yield
+    os.umask(old)

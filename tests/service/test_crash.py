@@ -1,0 +1,262 @@
+"""The crash contract, with every place to crash at taken in turn, on simulated storage.
+
+Each operation is run once to count the changes that it makes to the storage, and then again and
+again, killed before or after each of them. What the next service finds must be the state before or
+the state after, and the state after when the operation had returned success. A power cut keeps an
+arbitrary part of what was not synced.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from fspoolfs.backends.memory import MemoryRoot
+from fspoolfs.backends.simulator import SimulatedCrash, SimulatedHost
+from fspoolfs.errors import FspoolError
+from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolType, TrashPolicy
+from fspoolfs.service import layout
+from fspoolfs.service.facade import Service
+from fspoolfs.service.objects import Pool
+
+from .conftest import ROOT, Running
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+TARGET = "/storage/pools/tank"
+
+
+@pytest.fixture(autouse=True)
+def _quiet_crashes() -> Iterator[None]:
+    """A thread that ends by the simulated crash is what the test asked for."""
+    usual = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not issubclass(arguments.exc_type, SimulatedCrash):
+            usual(arguments)
+
+    threading.excepthook = hook
+    yield
+    threading.excepthook = usual
+
+
+def item(name: str, **more: object) -> ItemDefinition:
+    return ItemDefinition(name=name, **more)  # type: ignore[arg-type]
+
+
+async def create(service: Service, pool: Pool) -> None:
+    await service.items.create(pool, item("new"), ROOT, adopt=False)
+
+
+async def create_deep(service: Service, pool: Pool) -> None:
+    await service.items.create(pool, item("new", path="/customers/a/new"), ROOT, adopt=False)
+
+
+async def adopt(service: Service, pool: Pool) -> None:
+    await service.items.define(pool, item("found"), ROOT)
+
+
+async def change(service: Service, pool: Pool) -> None:
+    await service.items.redefine(
+        pool, pool.items["web"], item("web", permissions=Permissions(mode=0o700)), ROOT
+    )
+
+
+async def rename(service: Service, pool: Pool) -> None:
+    await service.items.rename(pool, "web", "shop")
+
+
+async def rename_chain(service: Service, pool: Pool) -> None:
+    await service.items.rename(pool, "web", "shop")
+    await service.items.rename(pool, "other", "web")
+    await service.items.rename(pool, "shop", "other")
+
+
+async def delete(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "web")
+
+
+async def delete_for_good(service: Service, pool: Pool) -> None:
+    await service.pools.define(
+        PoolDefinition(name="tank", type=PoolType.DIR, trash=TrashPolicy(retention=0)), ROOT
+    )
+    await service.trash.delete(pool, "web")
+
+
+async def delete_and_create_again(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "web")
+    await service.items.create(pool, item("web"), ROOT, adopt=False)
+    await service.trash.delete(pool, "web")
+
+
+async def undelete(service: Service, pool: Pool) -> None:
+    await service.trash.undelete(pool, "old", "back")
+
+
+async def purge(service: Service, pool: Pool) -> None:
+    await service.trash.purge(pool, "old")
+
+
+async def clone(service: Service, pool: Pool) -> None:
+    await service.clones.clone_item(pool, pool.items["web"], "copy", None, ROOT)
+
+
+Operation = Callable[[Service, Pool], Awaitable[None]]
+OPERATIONS: list[Operation] = [
+    create,
+    create_deep,
+    adopt,
+    change,
+    rename,
+    rename_chain,
+    delete,
+    delete_for_good,
+    delete_and_create_again,
+    undelete,
+    purge,
+    clone,
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that an outsider can see of a pool: items with their files, and the trash."""
+
+    items: frozenset[tuple[str, str, int, frozenset[str]]]
+    trash: frozenset[tuple[str, frozenset[str]]]
+
+
+def files(machine: SimulatedHost, place: str) -> frozenset[str]:
+    return frozenset(MemoryRoot(machine.trees[TARGET], TARGET).names(place))
+
+
+def look(machine: SimulatedHost, pool: Pool) -> Seen:
+    return Seen(
+        items=frozenset(
+            (
+                one.name,
+                one.state,
+                one.definition.permissions.mode or 0,
+                files(machine, one.definition.location),
+            )
+            for one in pool.items.values()
+        ),
+        trash=frozenset(
+            (one.name, files(machine, layout.trashed_data(one.uuid))) for one in pool.trash.values()
+        ),
+    )
+
+
+def check_nothing_is_left_over(machine: SimulatedHost, pool: Pool) -> None:
+    """Every directory belongs to an item, and every definition to a directory."""
+    root = MemoryRoot(machine.trees[TARGET], TARGET)
+    owned = {one.definition.location.split("/")[0] for one in pool.items.values()}
+    # A directory above an item that was not made after all may stay, empty.
+    assert set(root.names("")) <= owned | {layout.OWN, "customers", "found"}
+    if "new" not in pool.items and "customers" in root.names(""):
+        assert set(root.names("customers")) <= {"a"}
+        assert not any(root.names(f"customers/{name}") for name in root.names("customers"))
+    assert {name.removesuffix(".xml") for name in root.names(layout.ITEMS)} == set(pool.items)
+    trashed = {str(one.uuid) for one in pool.trash.values()}
+    assert set(root.names(layout.TRASH)) == trashed | {f"{uuid}.xml" for uuid in trashed}
+    assert root.names(layout.STAGING) == []
+
+
+async def prepare(service: Service, machine: SimulatedHost) -> Pool:
+    """A pool with two items, one thing in the trash, and a directory that is no item yet."""
+    await service.pools.define(PoolDefinition(name="tank", type=PoolType.DIR), ROOT)
+    pool = service.pools.find("tank")
+    await service.lifecycle.start(pool, ROOT, build=True)
+    root = pool.active().root
+    for name in ("web", "other", "old"):
+        await service.items.create(pool, item(name), ROOT, adopt=False)
+        root.write(f"{name}/{name}.txt", b"data", replace=False, durable=False)
+    await service.trash.delete(pool, "old")
+    root.make_directory("found", mode=0o755)
+    root.write("found/found.txt", b"data", replace=False, durable=False)
+    root.sync()
+    return pool
+
+
+async def prepared(running: Running, state: str) -> SimulatedHost:
+    machine = SimulatedHost()
+    async with running(machine, state=state) as service:
+        await prepare(service, machine)
+    return machine
+
+
+async def after_restart(running: Running, machine: SimulatedHost, state: str) -> Seen:
+    async with running(machine, state=state) as service:
+        pool = service.pools.find("tank")
+        await pool_is_active(service, pool)
+        check_nothing_is_left_over(machine, pool)
+        return look(machine, pool)
+
+
+async def pool_is_active(service: Service, pool: Pool) -> None:
+    """The service starts it by itself, since it was active; or it was never told so."""
+    if pool.job is not None:
+        await pool.job.finished.wait()
+    if pool.state != "active":
+        await service.lifecycle.start(pool, ROOT)
+
+
+async def attempt(running: Running, machine: SimulatedHost, state: str, operation: Operation, at: int, *, after: bool) -> bool:
+    """Run `operation`, the machine crashing at its change number `at`; whether it returned success."""
+    succeeded = False
+    try:
+        async with running(machine, state=state) as service:
+            pool = service.pools.find("tank")
+            await pool_is_active(service, pool)
+            machine.faults.crash_at(at, after=after)
+            try:
+                await operation(service, pool)
+                succeeded = True
+            except FspoolError:
+                assert machine.faults.crashed
+            machine.faults.crash()
+    except BaseExceptionGroup as group:
+        _, rest = group.split(SimulatedCrash)
+        assert rest is None, rest
+    return succeeded
+
+
+async def whole_run(running: Running, operation: Operation) -> tuple[list[Seen], int]:
+    """What is seen before and after, also after each part of an operation of several; the changes."""
+    machine = await prepared(running, "whole")
+    seen = []
+    async with running(machine, state="whole") as service:
+        pool = service.pools.find("tank")
+        await pool_is_active(service, pool)
+        seen.append(look(machine, pool))
+        service.events.listen(lambda event: seen.append(look(machine, pool)))
+        begun = machine.faults.mutations
+        await operation(service, pool)
+        changes = machine.faults.mutations - begun
+        seen.append(look(machine, pool))
+    return seen, changes
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["killed", "power-cut"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.__name__)
+async def test_an_operation_happens_whole_or_not_at_all(
+    operation: Operation, power: bool, running: Running
+) -> None:
+    seen, changes = await whole_run(running, operation)
+    assert changes >= 3
+    for at in range(1, changes + 1):
+        for after in (False, True):
+            state = f"{at}{after}"
+            machine = await prepared(running, state)
+            succeeded = await attempt(running, machine, state, operation, at, after=after)
+            found = machine.power_cut(random.Random(at)) if power else machine.killed()
+            now = await after_restart(running, found, state)
+            assert now in seen, (at, after)
+            if succeeded:
+                assert now == seen[-1], (at, after)
+            # Recovering once more changes nothing.
+            assert await after_restart(running, found, state) == now

@@ -1,0 +1,115 @@
+"""Running programs: from fixed places, in a bare environment, never longer than allowed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
+from fspoolfs.system import command
+
+
+def sh(script: str, *, timeout: float = 30.0, input: bytes | None = None) -> command.Output:
+    return command.run(["sh", "-c", script], timeout=timeout, input=input)
+
+
+def test_output_and_input_are_bytes_of_any_size() -> None:
+    data = os.urandom(3_000_000)
+    assert command.run(["cat"], timeout=30, input=data).stdout == data
+    assert sh("echo out; echo err >&2") == command.Output(stdout=b"out\n", stderr=b"err\n")
+    assert sh("cat").stdout == b""
+
+
+def test_the_environment_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD_X", "evil")
+    assert set(sh("env").stdout.decode().split()) - {"PWD=/", "SHLVL=0", "_=/usr/bin/env"} == {
+        "LC_ALL=C.UTF-8",
+        "PATH=" + ":".join(command.DIRECTORIES),
+    }
+    assert sh("pwd; umask").stdout.split() == [b"/", b"0022"]
+
+
+def test_no_descriptor_of_ours_is_inherited(tmp_path: Path) -> None:
+    with open(tmp_path / "secret", "w") as file:
+        os.set_inheritable(file.fileno(), True)
+        assert b"secret" not in sh("ls -l /proc/self/fd").stdout
+
+
+def test_programs_come_from_fixed_directories_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "mkfs.evil"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert command.find("mkfs.evil") is None
+    with pytest.raises(UnsupportedError, match="mkfs.evil is not installed"):
+        command.run(["mkfs.evil"], timeout=1)
+    for name in (str(program), "./mkfs.evil"):
+        with pytest.raises(InvalidError):
+            command.run([name], timeout=1)
+
+
+def test_arguments_are_never_read_by_a_shell() -> None:
+    assert command.run(["echo", "$HOME; `id`", "*"], timeout=30).stdout == b"$HOME; `id` *\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        ("echo first >&2; echo 'no space' >&2; echo >&2; exit 3", "sh: no space"),
+        ("exit 3", "sh: it ended with status 3"),
+        ("kill -TERM $$", "sh: it was killed by signal 15"),
+    ],
+)
+def test_a_failure_tells_the_last_line_of_the_complaint(script: str, sentence: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        sh(script)
+    assert caught.value.sentence == sentence
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    begin = time.monotonic()
+    with pytest.raises(TimeLimitError, match="sh did not end within 0.2 seconds") as caught:
+        sh(f"sleep 60 & echo $! $$ > {pids}; wait", timeout=0.2)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert time.monotonic() - begin < 10
+    for pid in pids.read_text().split():
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or state.read_text().split()[2] in "ZX"
+
+
+def test_a_background_process_does_not_keep_the_caller_waiting() -> None:
+    begin = time.monotonic()
+    output = sh("sleep 60 & echo $!")
+    assert time.monotonic() - begin < 30
+    subprocess.run(["kill", output.stdout.decode().strip()], check=True)
+
+
+@pytest.mark.parametrize("timeout", [0.2, 30.0])
+def test_kernels_without_pidfd_wait_as_well(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    def missing(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    if timeout < 1:
+        with pytest.raises(TimeLimitError):
+            sh("exec sleep 60", timeout=timeout)
+    else:
+        assert sh("echo x", timeout=timeout).stdout == b"x\n"
+
+
+def test_a_run_leaves_no_descriptor_behind() -> None:
+    before = os.listdir("/proc/self/fd")
+    sh("true")
+    with pytest.raises(StorageError):
+        sh("false")
+    with pytest.raises(TimeLimitError):
+        sh("exec sleep 60", timeout=0.01)
+    assert os.listdir("/proc/self/fd") == before

@@ -1,0 +1,138 @@
+"""What mountinfo says, and which mount a path is really on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fspoolfs.errors import StorageError
+from fspoolfs.system import command, mounts, syscalls
+from fspoolfs.system.mounts import Mount
+
+TEXT = rb"""27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+22 27 0:21 / /proc rw,nosuid shared:5 master:1 - proc proc rw
+30 27 8:1 /export\040of\011all\134it /srv/my\040files\012\043 ro - xfs /dev/disk\040one ro,attr2
+31 30 0:40 / /srv/my\040files\012\043/inner rw - tmpfs \377 rw
+"""
+
+
+def test_every_field_is_read_and_unescaped() -> None:
+    table = mounts.parse(TEXT)
+    assert table[2] == Mount(
+        mount_id=30,
+        parent_id=27,
+        device="8:1",
+        root="/export of\tall\\it",
+        target="/srv/my files\n#",
+        options="ro",
+        fs_type="xfs",
+        source="/dev/disk one",
+    )
+    assert table[1].source == "proc"
+    assert table[3].source == "\udcff"
+
+
+@pytest.mark.parametrize(
+    ("path", "mount_id"),
+    [
+        ("/", 27),
+        ("/etc/passwd", 27),
+        ("/proc", 22),
+        ("/proc/1", 22),
+        ("/process", 27),
+        ("/srv", 27),
+        ("/srv/my files\n#", 30),
+        ("/srv/my files\n#/inner/deep", 31),
+        ("/srv/my files\n#/../x", 27),
+    ],
+)
+def test_a_path_lies_on_the_deepest_mount_above_it(path: str, mount_id: int) -> None:
+    found = mounts.containing(mounts.parse(TEXT), path)
+    assert found is not None
+    assert found.mount_id == mount_id
+
+
+def test_a_mount_on_a_mount_hides_it() -> None:
+    table = mounts.parse(TEXT + b"40 30 0:50 / /srv/my\\040files\\012\\043 rw - tmpfs over rw\n")
+    for path in ("/srv/my files\n#", "/srv/my files\n#/x"):
+        found = mounts.containing(table, path)
+        assert found is not None
+        assert found.source == "over"
+
+
+def test_a_mount_further_up_hides_what_was_mounted_below_before() -> None:
+    table = mounts.parse(TEXT + b"40 27 0:50 / /srv rw - tmpfs over rw\n")
+    found = mounts.containing(table, "/srv/my files\n#/inner")
+    assert found is not None
+    assert found.source == "over"
+
+
+def test_a_stacked_root_is_walked_from_its_top() -> None:
+    table = mounts.parse(b"1 1 0:2 / / rw - rootfs none rw\n" + TEXT)
+    found = mounts.containing(table, "/proc/1")
+    assert found is not None
+    assert found.mount_id == 22
+
+
+def test_without_a_root_mount_nothing_is_claimed() -> None:
+    assert mounts.containing(mounts.parse(TEXT.split(b"\n", 1)[1]), "/proc") is None
+    assert mounts.containing((), "/") is None
+
+
+def test_the_machine_itself_is_read() -> None:
+    found = mounts.mount_at("/proc")
+    assert found is not None
+    assert found.fs_type == "proc"
+    assert mounts.mount_containing("/proc/self/status") == found
+    assert mounts.mount_at("/proc/self") is None
+    assert found in mounts.mounts(os.getpid())
+
+
+@pytest.mark.parametrize("path", ["/", "/dev/shm", "/proc/sys"])
+def test_the_kernel_agrees(path: str) -> None:
+    fd = os.open(path, os.O_PATH)
+    try:
+        assert mounts.mount_containing(path).mount_id == syscalls.mount_id(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_root_that_is_no_mount_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "mounts", lambda: ())
+    with pytest.raises(StorageError, match="no mount contains /x"):
+        mounts.mount_containing("/x")
+
+
+def test_a_process_that_is_gone_has_no_mounts_to_tell() -> None:
+    with pytest.raises(FileNotFoundError):
+        mounts.mounts(2**30)
+
+
+def test_only_a_dead_server_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not mounts.is_stale_fuse(str(tmp_path))
+    assert not mounts.is_stale_fuse(str(tmp_path / "absent"))
+
+    def dead(path: str) -> os.stat_result:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+
+    monkeypatch.setattr(os, "stat", dead)
+    assert mounts.is_stale_fuse(str(tmp_path))
+
+
+def test_other_users_than_root_ask_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(command, "run", lambda argv, *, timeout: ran.append(argv))
+    mounts.unmount_lazily(str(tmp_path))
+    assert ran == [["fusermount3", "-u", "-z", "--", str(tmp_path)]]
+
+
+def test_root_asks_the_kernel_and_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(syscalls, "unmount", lambda path, flags: asked.append((path, flags)))
+    mounts.unmount_lazily(str(tmp_path))
+    assert asked == [(str(tmp_path), 0x2 | 0x8)]
