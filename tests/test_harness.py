@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,9 @@ import pytest
 from support.logs import complaints
 from support.machine import mounts
 from support.needs import needs_root
+from support.nested import Project
 from support.shell import CommandError, Shell, as_user, run, sh
 from support.wait import eventually, has_ended
-
-TESTS = Path(__file__).parent
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with the rules of this one and no tests, run in a process of its own."""
-    for variable in ("CI", "FSPOOLFS_REQUIRED"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makeini(
-        f"[pytest]\npythonpath = {TESTS}\naddopts = -ra -p no:cacheprovider\n"
-        "markers =\n  required:\n  root:\n  mount:\n  program:\n"
-    )
-    pytester.makeconftest('pytest_plugins = ["support.daemon", "support.leaks", "support.requirements"]')
-    return pytester
-
-
-def run_tests(project: pytest.Pytester, body: str) -> pytest.RunResult:
-    """Run one module of tests; not by `runpytest`, which imposes this run's temporary directory."""
-    project.makepyfile(f"import os, pathlib, pytest, subprocess\n{body}")
-    return project.run(sys.executable, "-m", "pytest", timeout=60)
-
 
 REQUIRED_AND_SKIPPED = """
 @pytest.mark.required
@@ -45,82 +22,78 @@ def test_needs_a_program():
 """
 
 
-def test_a_skip_tells_its_reason_and_is_no_failure(project: pytest.Pytester) -> None:
-    result = run_tests(project, REQUIRED_AND_SKIPPED)
+def test_a_skip_tells_its_reason_and_is_no_failure(project: Project) -> None:
+    result = project.test(REQUIRED_AND_SKIPPED)
     result.assert_outcomes(skipped=1)
     assert result.ret == pytest.ExitCode.OK
 
 
 @pytest.mark.parametrize(("variable", "value"), [("CI", "true"), ("FSPOOLFS_REQUIRED", "1")])
 def test_a_skip_of_a_required_test_fails_where_it_counts(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    project: Project, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    result = run_tests(project, REQUIRED_AND_SKIPPED)
+    result = project.test(REQUIRED_AND_SKIPPED)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*a required test was skipped: needs no-such-program*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_a_required_test_must_not_skip_itself_in_ci(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")
-    result = run_tests(project, "@pytest.mark.required\ndef test_it(): pytest.skip('not today')")
+    result = project.test("@pytest.mark.required\ndef test_it(): pytest.skip('not today')")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*a required test was skipped: not today*"])
 
 
 def test_a_skip_of_a_test_that_is_not_required_passes_in_ci(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")
-    result = run_tests(project, REQUIRED_AND_SKIPPED.replace("@pytest.mark.required", ""))
+    result = project.test(REQUIRED_AND_SKIPPED.replace("@pytest.mark.required", ""))
     result.assert_outcomes(skipped=1)
     assert result.ret == pytest.ExitCode.OK
 
 
-def test_a_module_must_not_be_skipped_whole_in_ci(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_must_not_be_skipped_whole_in_ci(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    result = run_tests(project, "pytest.importorskip('no_such_module')\ndef test_it(): pass")
+    result = project.test("pytest.importorskip('no_such_module')\ndef test_it(): pass")
     result.stdout.fnmatch_lines(["*a whole module was skipped: *no_such_module*"])
     assert result.ret != pytest.ExitCode.OK
 
 
 def test_an_expected_failure_of_a_required_test_is_no_skip(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI", "true")
-    result = run_tests(
-        project, "@pytest.mark.required\n@pytest.mark.xfail(strict=True)\ndef test_it(): assert False"
+    result = project.test(
+        "@pytest.mark.required\n@pytest.mark.xfail(strict=True)\ndef test_it(): assert False"
     )
     result.assert_outcomes(xfailed=1)
 
 
-def test_a_test_that_mounts_is_skipped_where_nothing_can_be_mounted(project: pytest.Pytester) -> None:
-    project.makepyfile(
-        no_fuse='from support import requirements; requirements.why_no_fuse = lambda: "no FUSE"'
+def test_a_test_that_mounts_is_skipped_where_nothing_can_be_mounted(project: Project) -> None:
+    project.module(
+        "no_fuse", 'from support import requirements; requirements.why_no_fuse = lambda: "no FUSE"'
     )
-    project.makepyfile("def test_it(daemon): assert False")
-    result = project.run(sys.executable, "-m", "pytest", "-p", "no_fuse")
+    result = project.test("def test_it(daemon): assert False", options=("-p", "no_fuse"))
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*no FUSE*"])
 
 
-def test_a_run_that_leaves_nothing_passes(project: pytest.Pytester) -> None:
-    result = run_tests(
-        project, "def test_it(tmp_path): (tmp_path / 'file').write_text(os.environ['FSPOOLFS_TEST_TOKEN'])"
+def test_a_run_that_leaves_nothing_passes(project: Project) -> None:
+    result = project.test(
+        "def test_it(tmp_path): (tmp_path / 'file').write_text(os.environ['FSPOOLFS_TEST_TOKEN'])"
     )
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK
 
 
-def test_a_process_left_behind_fails_the_run_and_is_ended(project: pytest.Pytester, tmp_path: Path) -> None:
+def test_a_process_left_behind_fails_the_run_and_is_ended(project: Project, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    result = run_tests(
-        project,
+    result = project.test(
         f"""
 def test_it():
     process = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -137,11 +110,10 @@ def test_it():
 
 @pytest.mark.parametrize("place", ["os.environ['TMPDIR']", "run_directory"])
 def test_a_file_left_behind_fails_the_run_and_is_removed(
-    project: pytest.Pytester, tmp_path: Path, place: str
+    project: Project, tmp_path: Path, place: str
 ) -> None:
     note = tmp_path / "note"
-    result = run_tests(
-        project,
+    result = project.test(
         f"""
 def test_it(run_directory):
     file = pathlib.Path({place}) / "forgotten"
@@ -156,9 +128,8 @@ def test_it(run_directory):
     assert not file.parent.exists()
 
 
-def test_shared_memory_left_behind_fails_the_run_and_is_removed(project: pytest.Pytester) -> None:
-    result = run_tests(
-        project,
+def test_shared_memory_left_behind_fails_the_run_and_is_removed(project: Project) -> None:
+    result = project.test(
         """
 def test_it(run_directory):
     pathlib.Path("/dev/shm", run_directory.name).write_text("")
@@ -173,10 +144,9 @@ def test_it(run_directory):
 
 @needs_root
 @pytest.mark.required
-def test_a_mount_left_behind_fails_the_run_and_is_unmounted(project: pytest.Pytester) -> None:
+def test_a_mount_left_behind_fails_the_run_and_is_unmounted(project: Project) -> None:
     before = mounts()
-    result = run_tests(
-        project,
+    result = project.test(
         "def test_it(tmp_path): subprocess.run(['mount', '-t', 'tmpfs', 'none', tmp_path], check=True)",
     )
     result.assert_outcomes(passed=1, errors=1)
@@ -186,15 +156,12 @@ def test_a_mount_left_behind_fails_the_run_and_is_unmounted(project: pytest.Pyte
 
 @needs_root
 @pytest.mark.required
-def test_in_a_mount_namespace_of_its_own_every_new_mount_is_the_runs(project: pytest.Pytester) -> None:
+def test_in_a_mount_namespace_of_its_own_every_new_mount_is_the_runs(project: Project) -> None:
     elsewhere = project.path / "elsewhere"
     elsewhere.mkdir()
-    project.makepyfile(
-        "import subprocess\n"
-        f"def test_it(): subprocess.run(['mount', '-t', 'tmpfs', 'none', {str(elsewhere)!r}], check=True)"
-    )
-    result = project.run(
-        "unshare", "--mount", "--propagation", "private", "--", sys.executable, "-m", "pytest", timeout=60
+    result = project.test(
+        f"def test_it(): subprocess.run(['mount', '-t', 'tmpfs', 'none', {str(elsewhere)!r}], check=True)",
+        within=("unshare", "--mount", "--propagation", "private", "--"),
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([f"*mount {elsewhere} (tmpfs, none)*"])
@@ -202,9 +169,8 @@ def test_in_a_mount_namespace_of_its_own_every_new_mount_is_the_runs(project: py
 
 @needs_root
 @pytest.mark.required
-def test_a_loop_device_left_behind_fails_the_run_and_is_detached(project: pytest.Pytester) -> None:
-    result = run_tests(
-        project,
+def test_a_loop_device_left_behind_fails_the_run_and_is_detached(project: Project) -> None:
+    result = project.test(
         """
 def test_it(tmp_path):
     image = tmp_path / "image"

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError, NotFoundError, UnsupportedError
@@ -20,8 +21,7 @@ from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
 
 #: What fspoolfs keeps in a root, and the places in there that hold what belongs to somebody.
-OWN = ".fspool"
-_OWNED_PLACES = {f"{OWN}/items": "items", f"{OWN}/trash": "deleted items in the trash"}
+_OWNED_PLACES = {layout.ITEMS: "items", layout.TRASH: "deleted items in the trash"}
 
 #: How many leftovers a refusal names.
 _NAMED = 3
@@ -68,7 +68,7 @@ def check_plain(definition: PoolDefinition) -> None:
 
 def refuse_leftovers(definition: PoolDefinition, root: RootDirectory) -> None:
     """Raise `NotEmptyError` when `root` holds anything but fspoolfs' own files."""
-    strangers = sorted(name for name in root.names("") if name != OWN)
+    strangers = sorted(name for name in root.names("") if name != layout.OWN)
     if strangers:
         raise NotEmptyError(
             f"pool {definition.name}: {root.path} still holds {_enumerate(strangers)}; move or remove that "
@@ -163,7 +163,7 @@ class DirectorySource:
         with closing(opened) as root:
             refuse_leftovers(definition, root)
             with suppress(FileNotFoundError):
-                root.remove_tree(OWN, Progress())
+                root.remove_tree(layout.OWN, Progress())
             root.sync()
         _remove_empty(definition, Path(place))
 

@@ -9,6 +9,7 @@ open on one tree, one after the other or at once.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -111,7 +112,11 @@ class MemoryRoot:
         return f"{self._path.rstrip('/')}/{inside}" if inside else self._path
 
     def trust(self, path: str) -> None:
-        """Everything is at hand."""
+        """Everything is at hand; what others could write to is refused all the same."""
+        self.tree.names(path)
+        info = self.tree.info(path)
+        if info.owner != os.geteuid() or info.mode & 0o022:
+            raise failure(errno.EPERM, path)
 
     def stat(self, path: str) -> FileInfo:
         self._interceptor.enter("stat", path)

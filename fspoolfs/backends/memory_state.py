@@ -245,7 +245,7 @@ class Move(Operation):
     time_ns: int
 
     def reads(self) -> Iterable[Key]:
-        return (self.source[0], self.target[0], self.inode, *self.above)
+        return (self.source[0], self.target[0], *self.above)
 
     def writes(self) -> Iterable[Key]:
         own = (self.source, self.target)
@@ -302,11 +302,10 @@ def needed_for(keys: Iterable[Key], operations: list[Operation]) -> tuple[list[O
 
 
 def copy_sectors(source: State, target: State, inode: int, sectors: set[int]) -> None:
-    """Bring sectors of a file from one state to another; a file that is not in both is left."""
+    """Bring sectors of a file from one state to another, in which it has the same size or is missing."""
     if inode not in source.nodes or inode not in target.nodes:
         return
     written, kept = source.content(inode), target.content(inode)
     for sector in sectors:
-        start = sector * SECTOR
-        end = min(start + SECTOR, len(written), len(kept))
-        kept[start:end] = written[start:end]
+        part = slice(sector * SECTOR, (sector + 1) * SECTOR)
+        kept[part] = written[part]

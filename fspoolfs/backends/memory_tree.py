@@ -281,8 +281,7 @@ class MemoryTree:
         """fsync(2) of a file and of its directory: it, its entry and the way to it are durable."""
         with self._lock:
             way = self._way(components(path))
-            keys: list[Key] = [key for step in way for key in step]
-            self._bring_to_disk([*keys, inside(way[-1][1])])
+            self._bring_to_disk([key for step in way for key in step])
             self.sync_content(way[-1][1])
 
     def sync(self) -> None:

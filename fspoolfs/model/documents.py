@@ -43,6 +43,7 @@ from fspoolfs.model.elements import (
     load,
     optional,
     refuse,
+    reworded,
     shown,
     text_of,
     value,
@@ -123,8 +124,8 @@ class _Schema:
             if self._grammar.validate(root):
                 return
             fault = self._grammar.error_log[0]
-        message = fault.message[:1].lower() + fault.message[1:]
-        raise DocumentError(f"the document does not follow its schema: {message}", line=max(fault.line, 1))
+        sentence = f"the document does not follow its schema: {reworded(fault.message)}"
+        raise DocumentError(sentence, line=max(fault.line, 1))
 
 
 _schema = functools.cache(_Schema)

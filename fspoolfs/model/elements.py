@@ -73,8 +73,17 @@ def _malformed(error: etree.XMLSyntaxError) -> DocumentError:
     if error.code == etree.ErrorTypes.ERR_INVALID_ENCODING:
         return DocumentError("the bytes are not in the encoding of the document; write UTF-8", line=line)
     # libxml2 ends its message with the place, which the error carries already.
-    message = (error.msg or "").partition(", line ")[0].strip()
-    return DocumentError(f"malformed XML: {message[:1].lower()}{message[1:]}", line=line)
+    return DocumentError(f"malformed XML: {reworded((error.msg or '').partition(', line ')[0])}", line=line)
+
+
+def reworded(message: str) -> str:
+    """A message of libxml2, which may quote the document, as a part of a one-line sentence."""
+    line = _printable(message.strip(), 200)
+    return f"{line[:1].lower()}{line[1:]}"
+
+
+def _printable(text: str, length: int) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:length])
 
 
 def refuse(element: Element, sentence: str) -> NoReturn:
@@ -86,7 +95,7 @@ def shown(element: Element) -> str:
     """An element's name for a sentence."""
     name = etree.QName(element)
     space = f" of the namespace {quote(name.namespace)}" if name.namespace else ""
-    return f"<{name.localname[:60]}>{space}"
+    return f"<{_printable(name.localname, 60)}>{space}"
 
 
 def attributes(element: Element, *allowed: str) -> dict[str, str]:

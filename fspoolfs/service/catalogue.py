@@ -18,13 +18,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from fspoolfs import names
+from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import CorruptError, FspoolError, StorageError
 from fspoolfs.model import documents
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.infos import FileInfo
 from fspoolfs.model.states import ItemState
-from fspoolfs.service import layout, trashcan
+from fspoolfs.service import trashcan
 from fspoolfs.service.objects import Item, TrashEntry
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from uuid import UUID
 
 import trio
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import ExistsError, FspoolError, InProgressError, NotFoundError, StorageError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions
-from fspoolfs.service import layout
 from fspoolfs.service.intents import Intent, Outcome
 
 

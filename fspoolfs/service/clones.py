@@ -9,12 +9,13 @@ from uuid import UUID
 
 import trio
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import Cloner, FileSystem, Measurer
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin
 from fspoolfs.model.states import ItemVerb, enter_item
 from fspoolfs.progress import Progress
-from fspoolfs.service import access, layout
+from fspoolfs.service import access
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork

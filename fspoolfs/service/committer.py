@@ -85,6 +85,9 @@ class Committer:
 
     def submit(self, change: Change) -> None:
         """Queue `change`; its `settle` is called in the event loop, whatever happens."""
+        if self.broken is not None:
+            self._token.run_sync_soon(change.settle, self.broken)
+            return
         with self._starting:
             self._queue.put(change)
             self._ensure_thread()
@@ -172,11 +175,14 @@ class Committer:
             self._carry_out(batch, results)
         except BaseException as error:
             # A defect. What was done is unknown, so nothing may follow it; no one waits for ever.
-            self.broken = FspoolError(f"pool {self._name}: a change ended by an error not foreseen: {error!r}")
+            self.broken = FspoolError(
+                f"pool {self._name}: a change ended by an error not foreseen: {error!r}"
+            )
             log.critical("%s; start the pool again", self.broken, exc_info=isinstance(error, Exception))
             done = {id(change) for change, _ in results}
             results.extend((change, self.broken) for change in batch if id(change) not in done)
             if not isinstance(error, Exception):
+                self._token.run_sync_soon(self._closed.set)
                 raise
         finally:
             for change, result in results:

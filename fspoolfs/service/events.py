@@ -29,7 +29,11 @@ class Event:
 
     def line(self) -> bytes:
         """The event as one line of JSON."""
-        record: dict[str, str | int] = {"time": f"{time.time():.3f}", "event": self.kind, "pool": self.pool}
+        record: dict[str, str | int | float] = {
+            "time": round(time.time(), 3),
+            "event": self.kind,
+            "pool": self.pool,
+        }
         if self.item:
             record["item"] = self.item
         record.update(self.details)

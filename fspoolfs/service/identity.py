@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import CorruptError, ExistsError, FspoolError, UnsupportedError
-from fspoolfs.service import layout
 from fspoolfs.system import atomic
 
 #: The layout of `.fspool/` that this version reads and writes.

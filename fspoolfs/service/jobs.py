@@ -80,7 +80,8 @@ class JobRunner:
         except Exception as error:
             log.exception("%s of %s: unforeseen", job.verb, job.subject)
             job.error = FspoolError(f"{job.verb} of {job.subject} failed for a reason not foreseen: {error}")
+        except BaseException:
+            job.error = FspoolError(f"{job.verb} of {job.subject} was ended with the daemon")
+            raise
         finally:
-            if job.error is None and job.running and trio.current_effective_deadline() == -float("inf"):
-                job.error = FspoolError(f"{job.verb} of {job.subject} was ended with the daemon")
             job.finished.set()

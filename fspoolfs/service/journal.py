@@ -17,9 +17,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.root import LogFile, RootDirectory
 from fspoolfs.errors import TooLargeError
-from fspoolfs.service import layout
 
 #: Bytes of one segment: holds any definition (1 MiB at most) and about 2,000 usual records.
 SEGMENT = 2 << 20

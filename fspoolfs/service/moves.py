@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import ExistsError, NotFoundError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition
-from fspoolfs.service import layout, trashcan
+from fspoolfs.service import trashcan
 from fspoolfs.service.changes import ItemChange, label, place
 from fspoolfs.service.intents import Intent, Outcome
 

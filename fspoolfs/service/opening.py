@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import trio
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import SpaceInfo
 from fspoolfs.progress import Progress
-from fspoolfs.service import catalogue, identity, layout, recovery
+from fspoolfs.service import catalogue, identity, recovery
 from fspoolfs.service.committer import Committer
 from fspoolfs.service.journal import Journal
 from fspoolfs.service.objects import Attached, Item, TrashEntry

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from uuid import UUID
 
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import FspoolError
 from fspoolfs.model import formatting
-from fspoolfs.service import catalogue, layout, trashcan
+from fspoolfs.service import catalogue, trashcan
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Record
 

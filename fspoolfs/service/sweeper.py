@@ -7,9 +7,9 @@ import time
 
 import trio
 
+from fspoolfs.backends import layout
 from fspoolfs.errors import CancelledError, FspoolError, StorageError
 from fspoolfs.progress import Progress
-from fspoolfs.service import layout
 from fspoolfs.service.context import Context
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import Attached, Pool

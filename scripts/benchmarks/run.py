@@ -39,8 +39,8 @@ FULL = Effort(
     list_turns=7,
     list_items=10_000,
     scale_items=100_000,
-    data_turns=15,
-    data_milliseconds=500,
+    data_turns=21,
+    data_milliseconds=300,
     hang_turns=30,
     hang_calls=40,
 )
@@ -53,8 +53,8 @@ QUICK = Effort(
     list_turns=3,
     list_items=10_000,
     scale_items=10_000,
-    data_turns=5,
-    data_milliseconds=500,
+    data_turns=7,
+    data_milliseconds=300,
     hang_turns=12,
     hang_calls=30,
 )

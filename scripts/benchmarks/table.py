@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -33,23 +34,18 @@ class Unit(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A range that is to be kept: of the ratio where a row has a reference, else of its value."""
+    """A bound that is to be kept: by the ratio where a row has a reference, else by its value."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
 
     def reached(self, number: float) -> bool:
-        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+        return self.low <= number <= self.high
 
-    def show(self, unit: Unit | None) -> str:
-        """As "≤ 2.00 ×"; `unit` is that of the value, `None` for a ratio."""
-
-        def text(number: float) -> str:
-            return f"{number:.2f} ×" if unit is None else unit.show(number)
-
-        if self.low is None:
-            return "" if self.high is None else f"≤ {text(self.high)}"
-        return f"≥ {text(self.low)}" if self.high is None else f"{self.low:.2f}–{text(self.high)}"
+    def show(self, text: Callable[[float], str]) -> str:
+        """As "≤ 2.00 ×"; `text` shows a bound."""
+        bounds = (("≥", self.low), ("≤", self.high))
+        return ", ".join(f"{sign} {text(bound)}" for sign, bound in bounds if math.isfinite(bound))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +71,26 @@ class Row:
         ratio = self.ratio
         return self.goal.reached(self.value if ratio is None else ratio)
 
+    @property
+    def goal_text(self) -> str:
+        if self.goal is None:
+            return ""
+        return self.goal.show(self.unit.show if self.reference is None else _times)
+
     def cells(self) -> tuple[str, ...]:
         ratio = self.ratio
-        goal_unit = self.unit if ratio is None else None
         verdicts = {True: "yes", False: "NO", None: ""}
         return (
             self.name,
             self.unit.show(self.value),
             "" if self.reference is None else self.unit.show(self.reference),
-            "" if ratio is None else f"{ratio:.2f} ×",
-            "" if self.goal is None else self.goal.show(goal_unit),
+            "" if ratio is None else _times(ratio),
+            self.goal_text,
             verdicts[self.reached],
             self.against,
         )
 
     def as_json(self) -> dict[str, object]:
-        goal = None if self.goal is None else {"low": self.goal.low, "high": self.goal.high}
         return {
             "name": self.name,
             "value": self.value,
@@ -98,9 +98,13 @@ class Row:
             "against": self.against,
             "reference": self.reference,
             "ratio": self.ratio,
-            "goal": goal,
+            "goal": self.goal_text,
             "reached": self.reached,
         }
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} ×"
 
 
 @dataclass(frozen=True, slots=True)

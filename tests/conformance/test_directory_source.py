@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fspoolfs.backends.source import BuildMode, Source
 from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition, PoolSource
 from fspoolfs.progress import Progress
+from support.needs import needs_program, needs_root
 
 
 @pytest.fixture(params=["dir", "sim"])
@@ -147,6 +149,20 @@ def test_delete_leaves_the_directories_above_the_target(definition: PoolDefiniti
     build(definition)
     DirectorySource().delete(definition)
     assert os.listdir(target(definition).parent) == []
+
+
+@needs_root
+@needs_program("mount", "umount")
+def test_mount_point_is_left_as_it_was_found(definition: PoolDefinition) -> None:
+    build(definition)
+    subprocess.run(["mount", "-t", "tmpfs", "none", definition.target or ""], check=True)
+    try:
+        (target(definition) / ".fspool").mkdir()
+        DirectorySource().delete(definition)
+        assert target(definition).is_mount()
+        assert os.listdir(target(definition)) == []
+    finally:
+        subprocess.run(["umount", definition.target or ""], check=True)
 
 
 def test_link_in_the_root_is_a_leftover_like_any_other(definition: PoolDefinition, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def furnished(root: RootDirectory) -> RootDirectory:
 Call = Callable[[RootDirectory], object]
 
 FAILURES: dict[str, tuple[int, Call]] = {
+    "trust what is missing": (errno.ENOENT, lambda r: r.trust("missing")),
+    "trust a file": (errno.ENOTDIR, lambda r: r.trust("file")),
     "stat what is missing": (errno.ENOENT, lambda r: r.stat("missing")),
     "stat below a file": (errno.ENOTDIR, lambda r: r.stat("file/x")),
     "list what is missing": (errno.ENOENT, lambda r: r.names("missing")),
@@ -172,6 +174,25 @@ def test_any_name_survives_every_operation(root: RootDirectory, name: str) -> No
     root.remove_directory(f"other/{name}")
     root.remove_tree("copy", Progress())
     assert root.names("") == ["other"]
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o770])
+def test_directory_that_others_may_write_to_is_not_trusted(root: RootDirectory, mode: int) -> None:
+    root.make_directory("shared", mode=mode)
+    with pytest.raises(PermissionError):
+        root.trust("shared")
+
+
+def test_trusted_directory_behaves_like_any_other(furnished: RootDirectory) -> None:
+    furnished.trust("full")
+    furnished.trust("full")
+    furnished.write("full/inner", b"new", replace=True, durable=True)
+    furnished.rename("full/inner", "empty/inner")
+    furnished.rename("empty/inner", "full/back")
+    assert furnished.names("full") == ["back"]
+    assert get(furnished, "full/back") == b"new"
+    furnished.remove_tree("full", Progress())
+    assert sorted(furnished.names("")) == ["empty", "file"]
 
 
 # Small files.
@@ -362,44 +383,6 @@ def test_measure_counts_what_a_directory_holds_and_itself(root: RootDirectory) -
     assert after.inodes == before.inodes + 1
     assert after.allocation >= before.allocation + (1 << 20)
     assert root.measure("", Progress()).inodes == after.inodes + 1
-
-
-# Logs.
-
-
-def test_new_log_is_private_and_holds_zeros(root: RootDirectory) -> None:
-    log = root.open_log("log", size=8192)
-    assert log.read(0, 8192) == bytes(8192)
-    assert permissions(root, "log") == (0o600, os.geteuid(), os.getegid())
-    assert root.stat("log").size == 8192
-    log.close()
-
-
-def test_log_keeps_what_was_written_when_it_is_opened_again(root: RootDirectory) -> None:
-    log = root.open_log("log", size=8192)
-    log.write(510, b"across")
-    log.sync()
-    log.close()
-    again = root.open_log("log", size=8192)
-    assert again.read(508, 10) == b"\0\0across\0\0"
-    again.close()
-
-
-def test_log_never_grows_by_writing(root: RootDirectory) -> None:
-    log = root.open_log("log", size=1024)
-    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-        log.write(1020, b"12345")
-    log.write(1020, b"1234")
-    assert log.read(1020, 100) == b"1234"
-    assert root.stat("log").size == 1024
-    log.close()
-
-
-def test_log_that_was_not_finished_is_extended_with_zeros(root: RootDirectory) -> None:
-    put(root, "log", b"begun")
-    log = root.open_log("log", size=1024)
-    assert log.read(0, 1024) == b"begun".ljust(1024, b"\0")
-    log.close()
 
 
 def test_sync_changes_nothing_that_can_be_seen(furnished: RootDirectory) -> None:

@@ -233,12 +233,3 @@ def test_looking_keeps_no_file_system_alive(tmp_path: Path, watch: MountWatch) -
         with contextlib.suppress(FileNotFoundError):
             held.append(os.readlink(f"/proc/self/fd/{fd}"))
     assert not [name for name in held if name.endswith("/mountinfo")]
-
-
-def test_a_process_in_a_chroot_does_not_hide_our_own_mounts(
-    pool: Path, tmp_path: Path, watch: MountWatch
-) -> None:
-    """The process that stands for a namespace may see a part of it only."""
-    with container() as other:
-        other.run(f"mount --bind {pool}/web {tmp_path}/mnt")
-        assert [use.pid for use in watch.uses(str(pool))] == [other.pid]

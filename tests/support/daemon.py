@@ -94,12 +94,8 @@ class Daemon:
                 extra_groups=None if self.user is None else [],
                 start_new_session=True,
             )
-        if not self._becomes_mounted():
-            self._fail("did not mount")
-        # The kernel holds the request until the daemon serves, and fails it when the daemon dies.
-        version = run("cat", self.mount / "version", user=self.user, check=False, timeout=START_LIMIT)
-        if version.returncode != 0:
-            self._fail(f"does not answer ({version.stderr.strip()})")
+        if not self._becomes_usable():
+            self._fail("did not come up")
 
     def stop(self) -> None:
         """End the daemon by SIGTERM; `AssertionError` unless it exits with 0 and is unmounted."""
@@ -147,8 +143,8 @@ class Daemon:
         if found and not self._is_log_told:
             pytest.fail("the daemon's log:\n" + "\n".join(found), pytrace=False)
 
-    def _becomes_mounted(self) -> bool:
-        """Wait until the mount point is mounted; false when the daemon ends or is too slow."""
+    def _becomes_usable(self) -> bool:
+        """Wait until the daemon answers on its mount point; false when it ends or is too slow."""
         process = os.pidfd_open(self.process.pid)
         try:
             with open("/proc/self/mountinfo") as table:
@@ -157,13 +153,23 @@ class Daemon:
                 waiter.register(table, select.POLLPRI)
                 waiter.register(process, select.POLLIN)
                 deadline = time.monotonic() + START_LIMIT
-                while not is_mounted(self.mount):
+                # What is mounted at first may be what a killed daemon left, which answers with an error.
+                while not self._answers():
                     waiter.poll(max(0.0, deadline - time.monotonic()) * 1000)
                     if self.process.poll() is not None or time.monotonic() >= deadline:
                         return False
                 return True
         finally:
             os.close(process)
+
+    def _answers(self) -> bool:
+        # The kernel holds a request until the daemon serves, and fails it when the daemon dies.
+        return (
+            is_mounted(self.mount)
+            and not run(
+                "cat", self.mount / "version", user=self.user, check=False, timeout=START_LIMIT
+            ).returncode
+        )
 
     def _fail(self, what: str) -> NoReturn:
         self._is_log_told = True

@@ -47,7 +47,7 @@ def test_programs_come_from_fixed_directories_only(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert command.find("mkfs.evil") is None
-    with pytest.raises(UnsupportedError, match="mkfs.evil is not installed"):
+    with pytest.raises(UnsupportedError, match=r"mkfs\.evil is not installed"):
         command.run(["mkfs.evil"], timeout=1)
     for name in (str(program), "./mkfs.evil"):
         with pytest.raises(InvalidError):
@@ -76,7 +76,7 @@ def test_a_failure_tells_the_last_line_of_the_complaint(script: str, sentence: s
 def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     begin = time.monotonic()
-    with pytest.raises(TimeLimitError, match="sh did not end within 0.2 seconds") as caught:
+    with pytest.raises(TimeLimitError, match=r"sh did not end within 0\.2 seconds") as caught:
         sh(f"sleep 60 & echo $! $$ > {pids}; wait", timeout=0.2)
     assert caught.value.errno == errno.ETIMEDOUT
     assert time.monotonic() - begin < 10
