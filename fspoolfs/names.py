@@ -44,8 +44,10 @@ def check_characters(text: str, what: str) -> str:
     code = ord(unfit.group())
     if 0xD800 <= code <= 0xDFFF:
         raise InvalidError(f"{what} {quote(text)} is not UTF-8")
-    kind = "which no document can hold" if code >= 0xFFFE else "a control character"
-    raise InvalidError(f"{what} {quote(text)} holds U+{code:04X}, {kind}")
+    fault = "a control character"
+    if code >= 0x2028:
+        fault = "which no document can hold" if code >= 0xFFFE else "a line break"
+    raise InvalidError(f"{what} {quote(text)} holds U+{code:04X}, {fault}")
 
 
 def check_name(name: str | bytes, what: str = "name") -> str:
@@ -84,11 +86,11 @@ def check_path(path: str, what: str) -> str:
     for component in squeezed.split("/"):
         if component in {".", ".."}:
             raise InvalidError(f"{what} {quote(path)} holds {component!r}; write the path without it")
-        if len(component) * 4 > MAX_COMPONENT and len(component.encode()) > MAX_COMPONENT:
+        if len(component.encode()) > MAX_COMPONENT:
             raise InvalidError(
                 f"{what} {quote(path)} has a component of more than {MAX_COMPONENT} bytes: {quote(component)}"
             )
-    if len(squeezed) * 4 > MAX_PATH and len(squeezed.encode()) > MAX_PATH:
+    if len(squeezed.encode()) > MAX_PATH:
         raise InvalidError(f"{what} {quote(path)} is longer than {MAX_PATH} bytes")
     return squeezed
 

@@ -182,6 +182,22 @@ def test_it(tmp_path):
     result.stdout.fnmatch_lines(["*loop device /dev/loop* on /tmp/fspoolfs-*/image*"])
 
 
+def test_an_asynchronous_test_that_hangs_fails_and_tells_where(project: Project) -> None:
+    project.module("limit", "from support.limits import *\nfrom support import limits\nlimits.LIMIT = 0.2")
+    result = project.test(
+        """
+import trio
+async def wait_for_nothing(): await trio.sleep_forever()
+async def test_hangs():
+    async with trio.open_nursery() as nursery: nursery.start_soon(wait_for_nothing)
+async def test_goes_on(): await trio.sleep(0)
+""",
+        options=("-p", "pytest_trio.plugin", "-p", "limit", "-o", "trio_mode=true"),
+    )
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["did not end within 0.2 s; its tasks waited:", "*py:* in wait_for_nothing"])
+
+
 CALM = "12:00:00 INFO mounted\n12:00:01 WARNING slow\n  because of the network\n"
 CRASH = (
     "12:00:02 ERROR tank: cannot be read\n"

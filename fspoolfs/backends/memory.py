@@ -27,6 +27,7 @@ OPERATIONS = frozenset(
         "stat",
         "entries",
         "names",
+        "directories",
         "read",
         "write",
         "make_directory",
@@ -129,6 +130,10 @@ class MemoryRoot:
     def names(self, path: str) -> list[str]:
         self._interceptor.enter("names", path)
         return self.tree.names(path)
+
+    def directories(self, path: str) -> set[str]:
+        self._interceptor.enter("directories", path)
+        return {name for name, info in self.tree.listing(path).items() if stat.S_ISDIR(info.mode)}
 
     def read(self, path: str, *, limit: int) -> bytes:
         self._interceptor.enter("read", path)

@@ -56,6 +56,9 @@ class RootDirectory(Protocol):
     def names(self, path: str) -> list[str]:
         """The entries' names, in no order. Names that are not UTF-8 carry surrogates."""
 
+    def directories(self, path: str) -> set[str]:
+        """The names of the entries that are directories; links to one are not."""
+
     def read(self, path: str, *, limit: int) -> bytes:
         """A regular file's content; EFBIG above `limit` bytes."""
 
@@ -68,9 +71,7 @@ class RootDirectory(Protocol):
     def make_directory(self, path: str, *, mode: int) -> None:
         """mkdir(2) with exactly `mode`, whatever the umask; parents must exist."""
 
-    def set_attributes(
-        self, path: str, *, mode: int | None, owner: int | None, group: int | None
-    ) -> None:
+    def set_attributes(self, path: str, *, mode: int | None, owner: int | None, group: int | None) -> None:
         """chown(2), then chmod(2), of a directory; `None` leaves a value as it is."""
 
     def rename(self, source: str, target: str) -> None:

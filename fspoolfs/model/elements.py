@@ -66,10 +66,15 @@ def doctype_error(line: int) -> DocumentError:
     return DocumentError("a document type is not accepted; remove the <!DOCTYPE>", line=line)
 
 
+def foreign_error(line: int) -> DocumentError:
+    """What is wrong with text that is no XML at all."""
+    return DocumentError("this is no XML document; it does not begin with an element", line=line)
+
+
 def _malformed(error: etree.XMLSyntaxError) -> DocumentError:
     line = max(error.lineno or 1, 1)
     if error.code == etree.ErrorTypes.ERR_DOCUMENT_EMPTY:
-        return DocumentError("this is no XML document; it begins with no element", line=line)
+        return foreign_error(line)
     if error.code == etree.ErrorTypes.ERR_INVALID_ENCODING:
         return DocumentError("the bytes are not in the encoding of the document; write UTF-8", line=line)
     # libxml2 ends its message with the place, which the error carries already.

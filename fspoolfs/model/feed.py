@@ -10,11 +10,13 @@ from typing import Final
 from xml.parsers import expat
 
 from fspoolfs.errors import DocumentError, FspoolError, TooLargeError
-from fspoolfs.model.elements import MAX_DEPTH, MAX_DOCUMENT, doctype_error
+from fspoolfs.model.elements import MAX_DEPTH, MAX_DOCUMENT, doctype_error, foreign_error
 
-# Between the namespace and the local part of a name; no namespace that is a URI holds a space.
-_SEPARATOR: Final = " "
+# Between the namespace and the local part of a name; a character that no document can hold.
+_SEPARATOR: Final = "\x01"
 _WHITE: Final = b" \t\r\n"
+# What may stand before the first "<" in UTF-8 and UTF-16: byte order marks, halves of characters.
+_BEFORE_MARKUP: Final = _WHITE + b"\xef\xbb\xbf\xfe\xff\0"
 
 
 class DocumentFeed:
@@ -24,6 +26,7 @@ class DocumentFeed:
         self._data = bytearray()
         self._started = False
         self._complete = False
+        self._markup = False
         self._error: FspoolError | None = None
         # The open elements, outermost first: name and line.
         self._open: list[tuple[str, int]] = []
@@ -79,6 +82,8 @@ class DocumentFeed:
             raise TooLargeError(f"the document is larger than the {MAX_DOCUMENT} bytes that are accepted")
         self._data += data
         self._started = self._started or bool(data.strip(_WHITE))
+        if not self._markup:
+            self._find_markup(data)
         try:
             self._parser.Parse(data, False)
         except expat.ExpatError as error:
@@ -86,6 +91,13 @@ class DocumentFeed:
         except (LookupError, ValueError) as error:
             # pyexpat looks up the encodings that expat does not know among Python's.
             raise DocumentError(f"the encoding cannot be read: {error}", line=1) from None
+
+    def _find_markup(self, data: bytes) -> None:
+        """Refuse text that begins as no document does; expat would wait for the end of its first word."""
+        begun = data.lstrip(_BEFORE_MARKUP)
+        self._markup = bool(begun)
+        if begun and not begun.startswith(b"<"):
+            raise foreign_error(1 + self._data.count(b"\n", 0, len(self._data) - len(begun)))
 
     def _malformed(self, error: expat.ExpatError) -> DocumentError:
         if self._complete:

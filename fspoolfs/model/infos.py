@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +23,8 @@ class UsageInfo:
     inodes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
-    """What lstat(2) tells of one entry below a pool's root."""
+class FileInfo(NamedTuple):
+    """What lstat(2) tells of one entry below a pool's root; a tuple, since there are many."""
 
     mode: int
     owner: int

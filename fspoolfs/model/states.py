@@ -59,7 +59,6 @@ class Refusal(enum.Enum):
     NOT_INACTIVE = "it is not inactive; stop it first"
     NOT_ACTIVE = "it is not active; start it first"
     ALREADY = "it is that already"
-    NOT_READY = "it is not ready"
     NO_DATA = "its directory is missing; put it back and refresh the pool, or delete the item"
     BROKEN = "it has failed; last_error says why"
 

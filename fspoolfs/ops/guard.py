@@ -15,6 +15,8 @@ from fspoolfs.service.metrics import Metrics
 from fspoolfs.tree.node import Directory
 
 T = TypeVar("T")
+#: Looking changes nothing and is asked for often.
+_LEVELS = {"read": logging.DEBUG}
 log = logging.getLogger("fspoolfs.requests")
 
 
@@ -26,9 +28,16 @@ class Guard:
         self._limit = limit
 
     async def run(
-        self, verb: str, directory: Directory, name: str, uid: int, work: Callable[[], Awaitable[T]]
+        self,
+        verb: str,
+        directory: Directory,
+        name: str,
+        uid: int,
+        work: Callable[[], Awaitable[T]],
+        *,
+        what: str = "",
     ) -> T:
-        """Do `work`, a request that changes something, for `uid` in `directory`.
+        """Do `work` for `uid` in `directory`; `what` is what was written, for the log.
 
         Raises `FUSEError` and nothing else but cancellation.
         """
@@ -41,7 +50,7 @@ class Guard:
             raise self.refusal(verb, directory, path, uid, error) from error
         finally:
             self._metrics.seconds.labels(verb).observe(trio.current_time() - start)
-        log.info("%s %s uid=%d", verb, path, uid)
+        log.log(_LEVELS.get(verb, logging.INFO), "%s %s uid=%d%s", verb, path, uid, what)
         return result
 
     def refusal(self, verb: str, directory: Directory, path: str, uid: int, error: Exception) -> FUSEError:

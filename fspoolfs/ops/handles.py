@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 from pyfuse3 import PollHandle
 
-from fspoolfs.errors import DocumentError, ImmutableError, InvalidError
+from fspoolfs.errors import ImmutableError, InvalidError
 from fspoolfs.model.feed import DocumentFeed
 from fspoolfs.service.access import Caller
 from fspoolfs.service.events import EventLog
@@ -84,7 +84,7 @@ class DocumentHandle(Handle):
     def flush(self) -> None:
         """An unfinished document is an error to tell, and kept: a child's close flushes too."""
         if self._feed.started:
-            raise DocumentError("the document is not finished")
+            raise self._feed.unfinished()
 
 
 class ProgressHandle(Handle):

@@ -39,11 +39,16 @@ class Notifier:
         self._thread = threading.Thread(target=self._send, name="notify", daemon=True)
 
     def start(self) -> None:
+        """Begin to tell; what changed before the kernel was there it does not know."""
         self._thread.start()
 
     def stop(self) -> None:
         """No message is sent after this returns or the one under way ends."""
         self._queue.put(None)
+
+    def _put(self, message: _Message) -> None:
+        if self._thread.is_alive():
+            self._queue.put(message)
 
     def hear(self, event: Event) -> None:
         """An event's listener: called in the event loop."""
@@ -83,13 +88,13 @@ class Notifier:
 
     def _changed(self, number: int) -> None:
         inode = inodes.of_directory(number)
-        self._queue.put(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
+        self._put(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
 
     def _entry_gone(self, parent: int, name: str, number: int) -> None:
         inode = inodes.of_directory(parent)
         deleted = inodes.of_directory(number) if number else InodeT(0)
         encoded = pyfuse3.FileNameT(name.encode("utf-8", "surrogateescape"))
-        self._queue.put(lambda: pyfuse3.invalidate_entry(inode, encoded, deleted))
+        self._put(lambda: pyfuse3.invalidate_entry(inode, encoded, deleted))
 
     def _emptied(self, pool: Pool) -> None:
         """Every item is gone at once: one message drops all that the kernel has below."""

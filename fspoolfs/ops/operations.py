@@ -44,6 +44,8 @@ from fspoolfs.tree.root import Root
 from fspoolfs.tree.scratch import ScratchFile
 
 T = TypeVar("T")
+#: The most bytes of a written value that the log shows.
+_SHOWN = 64
 
 
 def decode(name: bytes) -> str:
@@ -58,6 +60,13 @@ def caller_of(ctx: RequestContext) -> Caller:
         pid=ctx.pid,
         groups=lambda: frozenset(pyfuse3.get_sup_groups(ctx.pid)),
     )
+
+
+def _shown(handle: Handle, data: bytes) -> str:
+    """A short value, such as a verb, for the log; documents are not shown."""
+    if handle.file.style is Style.DOCUMENT:
+        return ""
+    return f" {data[:_SHOWN].strip().decode('utf-8', 'backslashreplace')!r}"
 
 
 class Operations(pyfuse3.Operations):
@@ -76,6 +85,11 @@ class Operations(pyfuse3.Operations):
         self._numbers = itertools.count(1)
         self._files: dict[FileHandleT, Handle | ScratchHandle] = {}
         self._listings: dict[FileHandleT, Listing] = {}
+        #: Called when the kernel is there to be told of changes.
+        self.on_connected: Callable[[], None] = lambda: None
+
+    def init(self) -> None:
+        self.on_connected()
 
     def open_handles(self) -> list[Handle]:
         """Every open file of the tree itself, for those who wake pollers."""
@@ -182,7 +196,7 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._files[fh]
         if isinstance(handle, Handle):
-            await self._run("write", handle, partial(handle.write, off, buf))
+            await self._run("write", handle, partial(handle.write, off, buf), what=_shown(handle, buf))
         else:
             try:
                 await handle.write(off, buf)
@@ -190,8 +204,10 @@ class Operations(pyfuse3.Operations):
                 raise FUSEError(error.errno) from error
         return len(buf)
 
-    async def _run(self, verb: str, handle: Handle, work: Callable[[], Awaitable[T]]) -> T:
-        return await self._guard.run(verb, handle.directory, handle.file.name, handle.caller.uid, work)
+    async def _run(self, verb: str, handle: Handle, work: Callable[[], Awaitable[T]], *, what: str = "") -> T:
+        return await self._guard.run(
+            verb, handle.directory, handle.file.name, handle.caller.uid, work, what=what
+        )
 
     async def flush(self, fh: FileHandleT) -> None:
         handle = self._files[fh]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
 
 from fspoolfs.errors import StorageError
+from fspoolfs.model.states import PoolState
 from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.events import Event, EventLog
@@ -30,6 +32,13 @@ class Context:
         self.grace = grace
         #: Called in the event loop with a pool whose storage gave an error.
         self.suspect: Callable[[Pool], None] = lambda pool: None
+
+    def set_state(self, pool: Pool, state: PoolState) -> None:
+        """Put `pool` into `state` and tell; nothing is told where it was in it already."""
+        if state is not pool.state:
+            pool.state = state
+            pool.changed = int(time.time())
+            self.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
 
     async def commit(self, pool: Pool, change: ItemChange, grace: float) -> None:
         """Have `change` carried out and wait up to `grace` seconds for the end.

@@ -11,6 +11,7 @@ from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.service.access import DAEMON, Caller
 from fspoolfs.service.clones import Clones
+from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.items import Items
@@ -45,7 +46,14 @@ class Service:
         self.trash = Trash(self.context)
         self.clones = Clones(self.context)
         self.items = Items(self.context, self.clones)
-        self.lifecycle = Lifecycle(self.context, self.store, registry, self.pools, self.trash, nursery)
+        self.lifecycle = Lifecycle(
+            self.context,
+            self.store,
+            registry,
+            self.pools,
+            Companion(self.context, self.trash, nursery),
+            nursery,
+        )
         self.spaces = Spaces()
         self.metrics = Metrics(self.pools, self.events)
         #: The last failed request that concerned no pool, for the tree's root.

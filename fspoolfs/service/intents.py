@@ -102,6 +102,6 @@ def open_envelope(payload: bytes, tag: str) -> tuple[etree._Element, ItemDefinit
         element = etree.fromstring(payload, _PARSER)
         if element.tag != tag or len(element) != 1:
             raise CorruptError(f"expected one definition in <{tag}>")
-        return element, documents.parse_item(etree.tostring(element[0], with_tail=False))
+        return element, documents.parse_item(etree.tostring(element[0], encoding="utf-8", with_tail=False))
     except (etree.XMLSyntaxError, FspoolError) as error:
         raise CorruptError(f"a <{tag}> that cannot be understood: {error}") from error

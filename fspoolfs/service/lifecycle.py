@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -12,22 +11,21 @@ import trio
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError
-from fspoolfs.model.states import ItemState, PoolState, PoolVerb, enter_pool
-from fspoolfs.service import catalogue, opening, usage
+from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
+from fspoolfs.service import opening, refreshing, usage
 from fspoolfs.service.access import Caller
+from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.jobs import Job
-from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Item, Pool
+from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Pool
 from fspoolfs.service.pools import Pools
 from fspoolfs.service.store import Store
-from fspoolfs.service.sweeper import expire, sweep
-from fspoolfs.service.trash import Trash
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks whether an active pool's root is still there.
-VERIFY_INTERVAL = 15.0
+#: Definitions that a start had to parse for which it is worth to leave an index at once.
+MANY = 1000
 
 
 class Lifecycle:
@@ -39,18 +37,15 @@ class Lifecycle:
         store: Store,
         registry: Registry,
         pools: Pools,
-        trash: Trash,
+        companion: Companion,
         nursery: trio.Nursery,
     ) -> None:
         self._context = context
         self._store = store
         self._registry = registry
         self._pools = pools
-        self._trash = trash
         self._nursery = nursery
-        self._background: dict[str, trio.CancelScope] = {}
-        self._verifying: set[str] = set()
-        context.suspect = self._suspect
+        self._companion = companion
 
     # -- verbs ------------------------------------------------------------------------------------
 
@@ -73,7 +68,7 @@ class Lifecycle:
             work,
             after=PoolState.ACTIVE,
             failed=PoolState.FAILED,
-            then=self._accompany,
+            then=self._companion.begin,
         )
 
     async def stop(self, pool: Pool, caller: Caller) -> None:
@@ -112,7 +107,7 @@ class Lifecycle:
         """Look again at what the storage holds."""
 
         async def work(job: Job) -> None:
-            await self._refresh(pool, job)
+            await refreshing.refresh(pool, self._context, job)
 
         await self._run(pool, PoolVerb.REFRESH, caller, work, after=PoolState.ACTIVE)
 
@@ -140,28 +135,21 @@ class Lifecycle:
             raise BusyError(f"pool {pool.name}: {pool.job.verb} is under way")
         before, job = pool.state, Job(verb, f"pool {pool.name}")
         pool.job = job
-        self._set_state(pool, working)
+        self._context.set_state(pool, working)
 
         async def kept(job: Job) -> None:
             try:
                 await work(job)
             except BaseException as error:
                 pool.error = _as_refusal(verb, pool, error)
-                self._set_state(pool, failed or before)
+                self._context.set_state(pool, failed or before)
                 raise
             pool.error = None
-            self._set_state(pool, after)
+            self._context.set_state(pool, after)
             if then is not None and pool.attached is not None:
                 then(pool, pool.attached)
 
         await self._context.run_job(pool, job, kept)
-
-    def _set_state(self, pool: Pool, state: PoolState) -> None:
-        if state is pool.state:
-            return
-        pool.state = state
-        pool.changed = int(time.time())
-        self._context.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
 
     # -- build and start --------------------------------------------------------------------------
 
@@ -195,55 +183,8 @@ class Lifecycle:
         pool.rubbish = trio.Event()
         if opened.rubbish:
             pool.rubbish.set()
-
-    def _accompany(self, pool: Pool, attached: Attached) -> None:
-        """Start what goes on beside an active pool, until it is stopped."""
-        scope = self._background[pool.name] = trio.CancelScope()
-
-        async def accompany() -> None:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(sweep, pool, attached, self._context)
-                    nursery.start_soon(expire, pool, self._trash)
-                    nursery.start_soon(self._verify_regularly, pool)
-
-        self._nursery.start_soon(accompany)
-
-    async def _verify_regularly(self, pool: Pool) -> None:
-        while True:
-            await trio.sleep(VERIFY_INTERVAL)
-            await self._verify(pool)
-
-    def _suspect(self, pool: Pool) -> None:
-        if pool.name not in self._verifying:
-            self._nursery.start_soon(self._verify, pool)
-
-    async def _verify(self, pool: Pool) -> None:
-        """Let the pool fail when its root is not there any more, or its journal is broken."""
-        if pool.state is not PoolState.ACTIVE or pool.attached is None or pool.name in self._verifying:
-            return
-        attached, definition = pool.attached, pool.definition
-
-        def look() -> FspoolError | None:
-            try:
-                attached.source.verify(definition, attached.root)
-                pool.space = attached.root.space()
-            except FspoolError as error:
-                return error
-            except OSError as error:
-                return StorageError.from_os(f"look at the root of pool {pool.name}", error)
-            return None
-
-        self._verifying.add(pool.name)
-        try:
-            trouble = await trio.to_thread.run_sync(look, limiter=pool.limiter, abandon_on_cancel=True)
-        finally:
-            self._verifying.discard(pool.name)
-        trouble = trouble or attached.committer.broken
-        if trouble is not None and pool.attached is attached and pool.state is PoolState.ACTIVE:
-            log.error("pool %s has failed: %s", pool.name, trouble)
-            pool.error = trouble
-            self._set_state(pool, PoolState.FAILED)
+        if opened.parsed > MANY:
+            self._companion.save_index_soon(pool, opened.attached)
 
     # -- stop -------------------------------------------------------------------------------------
 
@@ -278,20 +219,14 @@ class Lifecycle:
 
         Storage that does not answer keeps its descriptors: a thread may still be using them.
         """
-        scope = self._background.pop(pool.name, None)
-        if scope is not None:
-            scope.cancel()
+        self._companion.end(pool)
         for item in pool.items.values():
             if item.job is not None and item.job.running:
                 item.job.progress.cancel()
-        items = list(pool.items.values())
         answered = False
         with trio.move_on_after(self._context.grace):
             if attached.committer.broken is None:
-                try:
-                    await trio.to_thread.run_sync(opening.save_index, attached, items, abandon_on_cancel=True)
-                except OSError as error:
-                    log.warning("pool %s: no index is left for the next start: %s", pool.name, error)
+                await self._companion.save_index(pool, attached)
             try:
                 await attached.committer.close()
             except StorageError as error:
@@ -309,40 +244,6 @@ class Lifecycle:
     def _forget_items(self, pool: Pool) -> None:
         """Tell whoever caches the control tree that the pool's items are not to be seen now."""
         self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
-
-    # -- refresh ----------------------------------------------------------------------------------
-
-    async def _refresh(self, pool: Pool, job: Job) -> None:
-        attached, definition = pool.active(), pool.definition
-
-        def look() -> list[Item]:
-            attached.source.verify(definition, attached.root)
-            pool.space = attached.root.space()
-            return catalogue.load_items(attached.root)
-
-        found = await self._context.in_thread(pool, lambda progress: look(), job.progress)
-        seen = {item.name: item for item in found}
-        for item in list(pool.items.values()):
-            if pool.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
-                seen.pop(item.name, None)
-                continue
-            now = seen.pop(item.name, None)
-            if now is None:
-                pool.drop(item)
-                self._tell_gone(pool, item.name, item.number)
-                continue
-            if now.definition != item.definition or now.state is not item.state:
-                pool.drop(item)
-                item.definition, item.state, item.error = now.definition, now.state, now.error
-                pool.put(item)
-                self._context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
-        for name, item in seen.items():
-            if not pool.locks.held(name):
-                pool.put(item)
-                self._context.events.publish(Event(kind="item-created", pool=pool.name, item=name))
-
-    def _tell_gone(self, pool: Pool, name: str, number: int) -> None:
-        self._context.events.publish(Event(kind="item-deleted", pool=pool.name, item=name, number=number))
 
     # -- the daemon's own -------------------------------------------------------------------------
 

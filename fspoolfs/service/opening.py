@@ -26,6 +26,7 @@ class Opened:
 
     attached: Attached
     items: list[Item]
+    parsed: int
     trash: list[TrashEntry]
     space: SpaceInfo
     rubbish: bool
@@ -53,6 +54,7 @@ def open_pool(
         progress.begin("recovering")
         journal = _recovered_journal(root, filesystem)
         progress.begin("reading items")
+        loaded = catalogue.load_items(root)
         return Opened(
             attached=Attached(
                 root=root,
@@ -61,7 +63,8 @@ def open_pool(
                 features=tuple(filesystem.features()),
                 committer=Committer(definition.name, root, journal, token),
             ),
-            items=catalogue.load_items(root),
+            items=loaded.items,
+            parsed=loaded.parsed,
             trash=catalogue.load_trash(root),
             space=root.space(),
             rubbish=bool(root.names(layout.PURGE)),

@@ -210,7 +210,7 @@ class Pools:
             except UnsupportedError:
                 return _written_identity(pool.definition), real
 
-        fallback = (_written_identity(pool.definition), os.path.normpath(pool.target))
+        fallback = (_written_identity(pool.definition), pool.target)
         try:
             found = await self._in_time(look, f"look at the target of pool {pool.name}")
         except OSError as error:

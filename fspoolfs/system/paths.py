@@ -144,6 +144,15 @@ class HostRoot:
         finally:
             os.close(fd)
 
+    def directories(self, path: str) -> set[str]:
+        """The names of the entries that are directories; links to one are not."""
+        fd = self._open_directory(path)
+        try:
+            with os.scandir(fd) as entries:
+                return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        finally:
+            os.close(fd)
+
     def read(self, path: str, *, limit: int) -> bytes:
         """A regular file's content; EFBIG above `limit` bytes."""
         with self._entry(path) as entry:

@@ -20,7 +20,7 @@ import pytest
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
-from fspoolfs.system import mounts, syscalls, transfer
+from fspoolfs.system import mounts, syscalls, transfer, walking
 from fspoolfs.system.copying import copy_tree
 from fspoolfs.system.measuring import measure
 from fspoolfs.system.paths import HostRoot
@@ -33,6 +33,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
+_NOBODY = 65534
 MIB = 1 << 20
 
 
@@ -59,6 +60,27 @@ def in_private_namespace(work: Callable[[], None]) -> None:
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
+    if raised:
+        raise raised[0]
+
+
+def as_another_user(work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `work` in a thread that has no rights of root over files (setfsuid(2))."""
+    raised: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            _libc.setfsgid(_NOBODY)
+            _libc.setfsuid(_NOBODY)
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: _NOBODY)
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
     if raised:
         raise raised[0]
 
@@ -197,6 +219,38 @@ def test_directories_of_others_without_any_permission_are_removed(tree: Path, he
     os.chmod(tree / "a", 0)
     remove_tree(here, "tree", Progress())
     assert not tree.exists()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o500, 0o600])
+def test_users_remove_directories_of_their_own_that_they_locked(
+    tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    inner = tmp_path / "tree/locked/inner"
+    inner.mkdir(parents=True)
+    (inner / "file").touch()
+    os.chmod(tmp_path, 0o777)
+    for directory in (inner, inner.parent, inner.parent.parent):
+        os.chown(directory, _NOBODY, _NOBODY)
+        os.chmod(directory, mode)
+    as_another_user(lambda: remove_tree(here, "tree", Progress()), monkeypatch)
+    assert os.listdir(tmp_path) == []
+
+
+def test_users_copy_deep_trees_that_they_could_not_enter_as_their_owner(
+    tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depth = walking.OPEN_LEVELS + 10
+    bottom = (tmp_path / "source").joinpath(*["d"] * depth)
+    bottom.mkdir(parents=True)
+    (bottom / "file").write_text("x")
+    os.chmod(tmp_path, 0o777)
+    for directory in (bottom, *bottom.parents[:depth]):
+        os.chmod(directory, 0o055)
+    as_another_user(lambda: copy_tree(here, "source", here, "copy", Progress()), monkeypatch)
+    copied = (tmp_path / "copy").joinpath(*["d"] * depth)
+    assert (copied / "file").read_text() == "x"
+    assert stat.S_IMODE(copied.stat().st_mode) == 0o055
+    assert copied.stat().st_uid == _NOBODY
 
 
 def test_owners_devices_and_protected_attributes_are_copied(tree: Path, here: int) -> None:

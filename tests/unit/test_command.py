@@ -12,6 +12,7 @@ import pytest
 
 from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
 from fspoolfs.system import command
+from support.wait import has_ended
 
 
 def sh(script: str, *, timeout: float = 30.0, input: bytes | None = None) -> command.Output:
@@ -81,8 +82,7 @@ def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Pat
     assert caught.value.errno == errno.ETIMEDOUT
     assert time.monotonic() - begin < 10
     for pid in pids.read_text().split():
-        state = Path(f"/proc/{pid}/stat")
-        assert not state.exists() or state.read_text().split()[2] in "ZX"
+        assert has_ended(int(pid), timeout=10)
 
 
 def test_a_background_process_does_not_keep_the_caller_waiting() -> None:

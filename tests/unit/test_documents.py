@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
@@ -353,6 +354,22 @@ def test_a_document_of_exactly_one_mebibyte_is_accepted() -> None:
     document = b"<fs><name>i</name></fs>"
     padding = b" " * (documents.MAX_DOCUMENT - len(document))
     assert documents.parse_item(document + padding) == ItemDefinition(name="i")
+
+
+def test_many_threads_may_parse_at_once() -> None:
+    whole = [read(name) for name in ALL] * 20
+    faulty = [document.replace(b"<name>", b"<name>/", 1) for document in whole]
+
+    def sentence(document: bytes) -> str:
+        with pytest.raises(DocumentError) as refused:
+            documents.parse(document)
+        return refused.value.sentence
+
+    with ThreadPoolExecutor(8) as threads:
+        definitions = threads.map(documents.parse, whole)
+        sentences = threads.map(sentence, faulty)
+        assert list(definitions) == [documents.parse(document) for document in whole]
+        assert list(sentences) == [sentence(document) for document in faulty]
 
 
 # The kind of document

@@ -334,3 +334,9 @@ def test_the_hosts_of_a_source_are_numbered() -> None:
     assert len(documents.parse_pool(document.format(hosts).encode()).source.hosts) == 64
     with pytest.raises(DocumentError, match="has 65 hosts; at most 64"):
         documents.parse_pool(document.format(hosts + "<host name='h'/>").encode())
+
+
+def test_what_reading_would_let_pass_the_schema_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_ITEM_PARTS", frozenset({"name", "foo"}))
+    root = etree.fromstring("<fs>\n<name>i</name>\n<foo/></fs>")
+    assert "the document does not follow its schema: " in refusal(root)

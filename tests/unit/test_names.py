@@ -64,7 +64,7 @@ def test_more_than_200_bytes_are_no_name(name: str) -> None:
         ("-rf", "begins with '-'"),
         ("a\nb", r"holds U\+000A, a control character"),
         ("a\0", r"holds U\+0000, a control character"),
-        ("a\u2028b", r"holds U\+2028, a control character"),
+        ("a\u2028b", r"holds U\+2028, a line break"),
         ("a\ufffeb", r"holds U\+FFFE, which no document can hold"),
         (b"\xff", "is not UTF-8"),
         (b"caf\xe9", "is not UTF-8"),

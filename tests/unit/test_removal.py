@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,13 @@ from fspoolfs.system.removal import remove_tree
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[int]:
-    """A descriptor of tmp_path; a tree that is too deep for pytest does not stay."""
+    """A descriptor of the test's directory."""
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
+    # Much faster than rm(1) on deep trees, which pytest could not remove at all.
+    for name in os.listdir(tmp_path):
+        remove_tree(fd, name, Progress())
     os.close(fd)
-    subprocess.run(["rm", "-rf", "--", str(tmp_path)], check=True)
 
 
 @pytest.fixture
@@ -205,6 +206,28 @@ def test_entries_that_a_file_system_skips_are_found_by_another_pass(
 
     monkeypatch.setattr(walking, "split", skipping)
     remove_tree(here, "tree", Progress())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_swapped_for_another_one_is_found_by_its_parent(
+    tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    real = os.rmdir
+    swapped = []
+
+    def rmdir(name: str, *, dir_fd: int) -> None:
+        if not swapped:
+            swapped.append(os.rename(tree / "sub", tree / "aside"))
+            (tree / "sub").mkdir()
+            (tree / "sub/file").touch()
+        real(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    remove_tree(here, "tree", Progress())
+    monkeypatch.undo()
+    assert swapped
     assert os.listdir(tmp_path) == []
 
 

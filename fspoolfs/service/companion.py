@@ -1,0 +1,99 @@
+"""What goes on beside an active pool until it is stopped: purging, expiry, a look at its root."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from fspoolfs.errors import FspoolError, StorageError
+from fspoolfs.model.states import PoolState
+from fspoolfs.service import opening
+from fspoolfs.service.context import Context
+from fspoolfs.service.objects import Attached, Pool
+from fspoolfs.service.sweeper import expire, sweep
+from fspoolfs.service.trash import Trash
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks whether an active pool's root is still there.
+VERIFY_INTERVAL = 15.0
+
+
+class Companion:
+    """Starts and ends the background work of each active pool."""
+
+    def __init__(self, context: Context, trash: Trash, nursery: trio.Nursery) -> None:
+        self._context = context
+        self._trash = trash
+        self._nursery = nursery
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._verifying: set[int] = set()
+        context.suspect = self._suspect
+
+    def begin(self, pool: Pool, attached: Attached) -> None:
+        scope = self._scopes[pool.number] = trio.CancelScope()
+
+        async def accompany() -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sweep, pool, attached, self._context)
+                    nursery.start_soon(expire, pool, self._trash)
+                    nursery.start_soon(self._verify_regularly, pool)
+
+        self._nursery.start_soon(accompany)
+
+    def end(self, pool: Pool) -> None:
+        """Cancel what runs; threads under way are told to stop and may take a moment."""
+        scope = self._scopes.pop(pool.number, None)
+        if scope is not None:
+            scope.cancel()
+
+    async def _verify_regularly(self, pool: Pool) -> None:
+        while True:
+            await trio.sleep(VERIFY_INTERVAL)
+            await self._verify(pool)
+
+    def _suspect(self, pool: Pool) -> None:
+        if pool.number not in self._verifying:
+            self._nursery.start_soon(self._verify, pool)
+
+    async def _verify(self, pool: Pool) -> None:
+        """Let the pool fail when its root is not there any more, or its journal is broken."""
+        if pool.state is not PoolState.ACTIVE or pool.attached is None or pool.number in self._verifying:
+            return
+        attached, definition = pool.attached, pool.definition
+
+        def look() -> FspoolError | None:
+            try:
+                attached.source.verify(definition, attached.root)
+                pool.space = attached.root.space()
+            except FspoolError as error:
+                return error
+            except OSError as error:
+                return StorageError.from_os(f"look at the root of pool {pool.name}", error)
+            return None
+
+        self._verifying.add(pool.number)
+        try:
+            trouble = await trio.to_thread.run_sync(look, limiter=pool.limiter, abandon_on_cancel=True)
+        finally:
+            self._verifying.discard(pool.number)
+        trouble = trouble or attached.committer.broken
+        if trouble is not None and pool.attached is attached and pool.state is PoolState.ACTIVE:
+            log.error("pool %s has failed: %s", pool.name, trouble)
+            pool.error = trouble
+            self._context.set_state(pool, PoolState.FAILED)
+
+    async def save_index(self, pool: Pool, attached: Attached) -> None:
+        """Spare the next start what this one had to parse."""
+        items = list(pool.items.values())
+        try:
+            await trio.to_thread.run_sync(
+                opening.save_index, attached, items, limiter=pool.limiter, abandon_on_cancel=True
+            )
+        except OSError as error:
+            log.warning("pool %s: no index is left for the next start: %s", pool.name, error)
+
+    def save_index_soon(self, pool: Pool, attached: Attached) -> None:
+        self._nursery.start_soon(self.save_index, pool, attached)

@@ -1,0 +1,41 @@
+"""Takes in what somebody changed in a pool's storage behind the daemon's back."""
+
+from __future__ import annotations
+
+from fspoolfs.model.states import ItemState
+from fspoolfs.service import catalogue
+from fspoolfs.service.context import Context
+from fspoolfs.service.events import Event
+from fspoolfs.service.jobs import Job
+from fspoolfs.service.objects import Item, Pool
+
+
+async def refresh(pool: Pool, context: Context, job: Job) -> None:
+    """Read the definitions anew and compare; items that are being worked on are left alone."""
+    attached, definition = pool.active(), pool.definition
+
+    def look() -> list[Item]:
+        attached.source.verify(definition, attached.root)
+        pool.space = attached.root.space()
+        return catalogue.load_items(attached.root).items
+
+    found = await context.in_thread(pool, lambda progress: look(), job.progress)
+    seen = {item.name: item for item in found}
+    for item in list(pool.items.values()):
+        now = seen.pop(item.name, None)
+        if pool.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
+            continue
+        if now is None:
+            pool.drop(item)
+            context.events.publish(
+                Event(kind="item-deleted", pool=pool.name, item=item.name, number=item.number)
+            )
+        elif now.definition != item.definition or now.state is not item.state:
+            pool.drop(item)
+            item.definition, item.state, item.error = now.definition, now.state, now.error
+            pool.put(item)
+            context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
+    for name, item in seen.items():
+        if not pool.locks.held(name):
+            pool.put(item)
+            context.events.publish(Event(kind="item-created", pool=pool.name, item=name))

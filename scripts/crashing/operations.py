@@ -1,0 +1,204 @@
+"""The operations that a pool of directories can be asked for, as a person types them.
+
+In every line $M is the mount point, $S the storage directory, $D the daemon's process id; $P is the
+pool "tank" in the control tree, $R its real directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What one person does to one pool, one step after the other. Each step is one operation."""
+
+    pool: str
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """An earlier operation that was killed before its change number `at`."""
+
+    line: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """`prepare` comes on top of what all have; the tracks then run at the same time.
+
+    With `interrupted` the operation finds what a crash left, on a host that was booted since.
+    """
+
+    name: str
+    prepare: str = ""
+    tracks: tuple[Track, ...]
+    interrupted: Interrupted | None = None
+
+
+#: What every operation finds: a pool with two items that hold all kinds of files, one in the trash, and
+#: a directory that is no item.
+PREPARATION = r"""
+mkdir "$M/pools/tank"
+echo 'start build' > "$P/status"
+for item in web other old; do
+    mkdir "$P/items/$item"
+    data=$P/items/$item/data
+    mkdir -p "$data/deep/er"
+    echo "$item" > "$data/name"
+    seq 20000 > "$data/deep/numbers"
+    truncate -s 1M "$data/deep/sparse"
+    ln -s ../name "$data/deep/link"
+    ln "$data/name" "$data/deep/er/second name"
+    setfattr -n user.note -v "$item" "$data/name"
+    chown 1000:1001 "$data/deep/er"
+    chmod 640 "$data/name"
+done
+rmdir "$P/items/old"
+mkdir "$R/found"
+echo found > "$R/found/file"
+"""
+
+_NEW_POOL = 'mkdir "$M/pools/new"\n'
+_BUILT = _NEW_POOL + 'echo build > "$M/pools/new/status"\n'
+_STOPPED = 'echo stop > "$P/status"\n'
+_NO_TRASH = """echo "<fspool type='dir'><name>tank</name><trash retention='none'/></fspool>" > "$P/config.xml"\n"""
+#: A change of the target waits for the next start.
+_PENDING = (
+    'mkdir "$S/elsewhere"\n'
+    """echo "<fspool type='dir'><name>tank</name><target><path>$S/elsewhere</path></target></fspool>" """
+    '> "$P/config.xml"\n'
+)
+_OPEN_TO_ALL = (
+    """echo "<fspool type='dir'><name>tank</name><target><permissions><mode>1777</mode></permissions>"""
+    """</target></fspool>" > "$P/config.xml"\n"""
+)
+#: Ends when the daemon has removed what was purged, or has ended.
+_DRAINED = 'until [ -z "$(ls -A "$R/.fspool/purge")" ]; do cat "$M/version" > /dev/null || exit 1; sleep 0.01; done'
+_ENDED = 'until ! grep -q "^State:[[:space:]]*[^Z[:space:]]" "/proc/$D/status"; do sleep 0.01; done'
+
+
+def _item(name: str, rest: str = "") -> str:
+    return f"""echo "<fs><name>{name}</name><source fspool='tank'/>{rest}</fs>" """
+
+
+def _one(name: str, *steps: str, prepare: str = "", pool: str = "tank") -> Operation:
+    return Operation(name=name, prepare=prepare, tracks=(Track(pool, steps),))
+
+
+def _recovery(line: str, *, at: int) -> Operation:
+    verb = line.split()[0]
+    return Operation(
+        name=f"recover {verb}",
+        tracks=(Track("tank", ('echo start > "$P/status"',)),),
+        interrupted=Interrupted(line=line, at=at),
+    )
+
+
+_POOL_OPERATIONS = (
+    _one("pool define by mkdir", 'mkdir "$M/pools/new"', pool="new"),
+    _one(
+        "pool define by document",
+        """echo "<fspool type='dir'><name>new</name><trash retention='48h'/></fspool>" > "$M/define" """,
+        pool="new",
+    ),
+    _one("pool redefine", _OPEN_TO_ALL.rstrip()),
+    _one("pool redefine inactive", _OPEN_TO_ALL.rstrip(), prepare=_STOPPED),
+    _one("pool redefine pending", _PENDING.splitlines()[1], prepare='mkdir "$S/elsewhere"\n'),
+    _one("pool build", 'echo build > "$M/pools/new/status"', prepare=_NEW_POOL, pool="new"),
+    _one("pool first start", 'echo start > "$M/pools/new/status"', prepare=_BUILT, pool="new"),
+    _one("pool start", 'echo start > "$P/status"', prepare=_STOPPED),
+    _one("pool start pending", 'echo start > "$P/status"', prepare=_PENDING + _STOPPED),
+    _one("pool stop", 'echo stop > "$P/status"'),
+    _one("pool stop changed", 'mkdir "$P/items/new"', 'echo stop > "$P/status"'),
+    _one("pool destroy", 'echo destroy > "$P/status"'),
+    _one(
+        "pool delete",
+        'echo delete > "$M/pools/new/status"',
+        prepare=_BUILT + 'echo start > "$M/pools/new/status"\necho stop > "$M/pools/new/status"\n',
+        pool="new",
+    ),
+    _one(
+        "pool undefine",
+        'rmdir "$M/pools/tank"',
+        prepare=_PENDING + 'echo 1 > "$P/autostart"\n' + _STOPPED,
+    ),
+    _one("pool undefine and define", 'rmdir "$M/pools/tank"', 'mkdir "$M/pools/tank"', prepare=_STOPPED),
+    _one("pool autostart on", 'echo 1 > "$P/autostart"'),
+    _one("pool autostart off", 'echo 0 > "$P/autostart"', prepare='echo 1 > "$P/autostart"\n'),
+)
+
+_ITEM_OPERATIONS = (
+    _one("item create", 'mkdir "$P/items/new"'),
+    _one(
+        "item create as user",
+        'setpriv --reuid=1000 --regid=1000 --clear-groups -- mkdir -m 700 "$P/items/new"',
+        prepare=_OPEN_TO_ALL,
+    ),
+    _one(
+        "item create deep",
+        _item("new", "<target><path>/customers/a/new</path></target>") + '> "$M/define"',
+    ),
+    _one(
+        "item adopt",
+        _item("found", "<permissions><mode>0700</mode><owner>1000</owner></permissions>") + '> "$M/define"',
+    ),
+    _one("item chmod", 'chmod 2750 "$P/items/web"'),
+    _one("item chown", 'chown 1000:1001 "$P/items/web"'),
+    _one(
+        "item redefine",
+        _item("web", "<permissions><mode>0700</mode></permissions><metadata><note/></metadata>")
+        + '> "$P/items/web/config.xml"',
+    ),
+    _one("item rename", 'mv "$P/items/web" "$P/items/shop"'),
+    _one(
+        "item rename deep",
+        'mv "$P/items/far" "$P/items/near"',
+        prepare=_item("far", "<target><path>/customers/a/far</path></target>") + '> "$M/define"\n',
+    ),
+    _one("item delete", 'rmdir "$P/items/web"'),
+    _one("item delete for good", 'rmdir "$P/items/web"', _DRAINED, prepare=_NO_TRASH),
+    _one("item undelete", 'mv "$P/trash/old" "$P/items/old"'),
+    _one("item undelete renamed", 'mv "$P/trash/old" "$P/items/again"'),
+    _one("item purge", 'rmdir "$P/trash/old"', _DRAINED),
+    _one("item clone", 'echo "clone copy" > "$P/items/web/status"'),
+)
+
+_SEQUENCES = (
+    _one(
+        "rename chain",
+        'mv "$P/items/web" "$P/items/shop"',
+        'mv "$P/items/other" "$P/items/web"',
+        'mv "$P/items/shop" "$P/items/other"',
+    ),
+    _one(
+        "delete and create",
+        'rmdir "$P/items/web"',
+        'mkdir "$P/items/web"',
+        'rmdir "$P/items/web"',
+        'mkdir "$P/items/web"',
+    ),
+    _one(
+        "delete and undelete",
+        'rmdir "$P/items/web"',
+        'mv "$P/items/other" "$P/items/web"',
+        'mv "$P/trash/web" "$P/items/other"',
+    ),
+    Operation(
+        name="two pools",
+        prepare=_BUILT + 'echo start > "$M/pools/new/status"\nmkdir "$M/pools/new/items/web"\n',
+        tracks=(
+            Track("tank", ('mkdir "$P/items/new"', 'mv "$P/items/web" "$P/items/shop"')),
+            Track("new", ('rmdir "$M/pools/new/items/web"', 'mkdir "$M/pools/new/items/web"')),
+        ),
+    ),
+    _one("shutdown", 'mkdir "$P/items/new"', f'kill -TERM "$D"; {_ENDED}'),
+    _recovery('mkdir "$P/items/new"', at=4),
+    _recovery('mv "$P/items/web" "$P/items/shop"', at=5),
+    _recovery('rmdir "$P/items/web"', at=5),
+)
+
+OPERATIONS: Sequence[Operation] = (*_POOL_OPERATIONS, *_ITEM_OPERATIONS, *_SEQUENCES)

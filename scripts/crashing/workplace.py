@@ -1,0 +1,102 @@
+"""The directories of one operation and the daemon on them, which can begin again from a saved moment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.daemon import Daemon
+from support.shell import run, sh
+
+from crashing.errors import CrashtestError
+from crashing.tracer import Kill, Tracer
+
+#: No verb may go on in the background because the machine is slow.
+_OPTIONS = ("--grace", "60")
+_KEPT = ("state", "storage")
+
+
+class Workplace:
+    """State and storage in `directory`, both on one real file system; `mount` is the control tree."""
+
+    def __init__(self, directory: Path, numbers: Mapping[int, str]) -> None:
+        self._directory = directory
+        self._numbers = numbers
+        self._saved = directory / "saved"
+        self._log_read = 0
+        directory.mkdir()
+        self.daemon = Daemon(directory / "d", options=_OPTIONS, env={}, user=None)
+        self.mount, self.state, self.storage = (
+            self.daemon.mount,
+            self.daemon.state,
+            self.daemon.storage,
+        )
+
+    def save(self) -> None:
+        """Keep state and storage as they are now; no daemon runs."""
+        self.copy_to(self._saved)
+
+    def begin_again(self) -> None:
+        """Put back what was saved; no daemon runs."""
+        for name in _KEPT:
+            run("rm", "-rf", "--one-file-system", "--", self.daemon.base / name)
+            run("cp", "-a", "--sparse=always", "--", self._saved / name, self.daemon.base / name)
+
+    def copy_to(self, place: Path) -> None:
+        """Copy state and storage into the new directory `place`."""
+        place.mkdir()
+        run("cp", "-a", "--sparse=always", "--", *(self.daemon.base / name for name in _KEPT), place)
+
+    def discard_saved(self) -> None:
+        run("rm", "-rf", "--one-file-system", "--", self._saved)
+
+    def do(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of an operation; see `crashing.operations` for its variables."""
+        env = {
+            "M": str(self.mount),
+            "S": str(self.storage),
+            "D": str(self.daemon.process.pid),
+            "P": str(self.mount / "pools" / "tank"),
+            "R": str(self.storage / "pools" / "tank"),
+        }
+        return sh(script, shell="dash", env=env, check=False)
+
+    def must(self, script: str) -> None:
+        """The same for what can only fail when something is wrong with the test or the daemon."""
+        done = self.do(f"set -e\n{script}")
+        if done.returncode:
+            raise CrashtestError(f"{script.strip()}\nfailed:\n{done.stderr}{self.daemon.log}")
+
+    def trace(self, kill: Kill | None = None) -> Tracer:
+        """Follow the running daemon and kill it at a change to storage."""
+        return Tracer(
+            self.daemon.process.pid,
+            names=self._numbers,
+            directories=(str(self.state), str(self.storage)),
+            kill=kill,
+        )
+
+    def kill(self) -> None:
+        """Kill the daemon if it runs. Its mount stays, as it does when nobody is there to clean up."""
+        if self.daemon.is_running:
+            self.daemon.kill(unmount=False)
+
+    def new_log(self) -> str:
+        """What the daemons have logged since this was last asked."""
+        log = self.daemon.log
+        new, self._log_read = log[self._log_read :], len(log)
+        return new
+
+    def close(self) -> None:
+        """End the daemon, unmount, and remove everything."""
+        self.kill()
+        self.daemon.unmount()
+        run("rm", "-rf", "--one-file-system", "--", self._directory)
+
+
+def boot_id_changes(state: Path) -> None:
+    """Make the host forget which pools were active, as it does when it is booted."""
+    for marker in (state / "active").iterdir():
+        os.unlink(marker)
