@@ -73,10 +73,10 @@ class JobRunner:
             await work(job)
         except FspoolError as error:
             job.error = error
-            log.warning("%s of %s failed: %s", job.verb, job.subject, error)
+            log.info("%s of %s failed: %s", job.verb, job.subject, error)
         except OSError as error:
             job.error = StorageError.from_os(f"{job.verb} of {job.subject}", error)
-            log.warning("%s", job.error)
+            log.info("%s", job.error)
         except Exception as error:
             log.exception("%s of %s: unforeseen", job.verb, job.subject)
             job.error = FspoolError(f"{job.verb} of {job.subject} failed for a reason not foreseen: {error}")

@@ -50,12 +50,16 @@ class Lifecycle:
     # -- verbs ------------------------------------------------------------------------------------
 
     async def build(self, pool: Pool, caller: Caller, mode: BuildMode) -> None:
+        self._check_backend(pool)
+
         async def work(job: Job) -> None:
             await self._build(pool, job, mode)
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
     async def start(self, pool: Pool, caller: Caller, *, build: bool = False) -> None:
+        self._check_backend(pool)
+
         async def work(job: Job) -> None:
             if build:
                 await self._build(pool, job, BuildMode.NO_OVERWRITE)
@@ -110,6 +114,10 @@ class Lifecycle:
             await refreshing.refresh(pool, self._context, job)
 
         await self._run(pool, PoolVerb.REFRESH, caller, work, after=PoolState.ACTIVE)
+
+    def _check_backend(self, pool: Pool) -> None:
+        """Raise `UnsupportedError` when nothing here can serve the pool; its state stays as it is."""
+        self._registry.source_for(pool.pending or pool.definition)
 
     async def _run(
         self,

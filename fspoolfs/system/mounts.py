@@ -118,9 +118,12 @@ def is_beneath(path: str, directory: str) -> bool:
 
 
 def is_stale_fuse(path: str) -> bool:
-    """Whether `path` is the mount of a FUSE server that has died."""
+    """Whether `path` is the mount of a FUSE server that has died.
+
+    Asks with statfs(2), which no cache of the kernel answers, as one of attributes may.
+    """
     try:
-        os.stat(path)
+        os.statvfs(path)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
