@@ -58,7 +58,9 @@ def numbers() -> dict[int, str]:
     try:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise CrashtestError(f"the numbers of system calls cannot be had from the C compiler: {error}") from error
+        raise CrashtestError(
+            f"the numbers of system calls cannot be had from the C compiler: {error}"
+        ) from error
     defined = dict(line.split(" ", 2)[1:] for line in output.splitlines() if line.startswith("#define __NR"))
     found = {}
     for name in (*_ON_DESCRIPTOR, *_ON_PATH):

@@ -90,9 +90,7 @@ def _definition(stored: Path, shown: Path) -> Iterator[str]:
             source.attrib.pop("fspool", None)
             if not source.attrib:
                 element.remove(source)
-    texts = [
-        ElementTree.canonicalize(ElementTree.tostring(element), strip_text=True) for element in elements
-    ]
+    texts = [ElementTree.canonicalize(ElementTree.tostring(element), strip_text=True) for element in elements]
     if texts[0] != texts[1]:
         yield f"the definition {stored} says {texts[0]}, the control tree {texts[1]}"
 
@@ -107,13 +105,24 @@ def _state(state: Path, pools: list[Path]) -> Iterator[str]:
         "active": {pool.name for pool in pools if _word(pool / "status") == "active"},
         "deleting": set[str](),
     }
+    boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    # A pool that was active when the host went down is not any more, and its marker means nothing.
+    outdated = {pool.name for pool in pools if _marker(state, pool) not in (None, boot)}
     for name, expected in stored.items():
-        yield from _differences(state / name, frozenset(expected))
+        allowed = expected | outdated if name == "active" else expected
+        yield from _differences(state / name, frozenset(allowed), optional=frozenset(outdated))
     for pool in pools:
         for directory, file in (("pools", "config.xml"), ("pending", "pending.xml")):
             path, shown = state / directory / f"{pool.name}.xml", pool / file
             if path.exists() and shown.exists() and path.read_bytes() != shown.read_bytes():
                 yield f"{path} is not what {file} of pool {pool.name} shows"
+
+
+def _marker(state: Path, pool: Path) -> bytes | None:
+    try:
+        return (state / "active" / pool.name).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _differences(

@@ -65,7 +65,9 @@ echo found > "$R/found/file"
 _NEW_POOL = 'mkdir "$M/pools/new"\n'
 _BUILT = _NEW_POOL + 'echo build > "$M/pools/new/status"\n'
 _STOPPED = 'echo stop > "$P/status"\n'
-_NO_TRASH = """echo "<fspool type='dir'><name>tank</name><trash retention='none'/></fspool>" > "$P/config.xml"\n"""
+_NO_TRASH = (
+    """echo "<fspool type='dir'><name>tank</name><trash retention='none'/></fspool>" > "$P/config.xml"\n"""
+)
 #: A change of the target waits for the next start.
 _PENDING = (
     'mkdir "$S/elsewhere"\n'
@@ -77,7 +79,9 @@ _OPEN_TO_ALL = (
     """</target></fspool>" > "$P/config.xml"\n"""
 )
 #: Ends when the daemon has removed what was purged, or has ended.
-_DRAINED = 'until [ -z "$(ls -A "$R/.fspool/purge")" ]; do cat "$M/version" > /dev/null || exit 1; sleep 0.01; done'
+_DRAINED = (
+    'until [ -z "$(ls -A "$R/.fspool/purge")" ]; do cat "$M/version" > /dev/null || exit 1; sleep 0.01; done'
+)
 _ENDED = 'until ! grep -q "^State:[[:space:]]*[^Z[:space:]]" "/proc/$D/status"; do sleep 0.01; done'
 
 

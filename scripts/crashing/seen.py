@@ -87,7 +87,9 @@ def _files(directory: Path, names: tuple[str, ...]) -> Iterator[str]:
 def _trash(pool: Path, root: Path) -> Iterator[str]:
     """What the deleted items hold, by the names that they have in the trash."""
     for entry in sorted((pool / "trash").iterdir()):
-        yield from _found(root / OWN / "trash" / (entry / "uuid").read_text().strip(), f"{entry.name} in trash:")
+        yield from _found(
+            root / OWN / "trash" / (entry / "uuid").read_text().strip(), f"{entry.name} in trash:"
+        )
 
 
 def _found(path: Path, shown: str) -> Iterator[str]:

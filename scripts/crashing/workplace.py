@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from support.daemon import Daemon
-from support.shell import run, sh
-
 from crashing.errors import CrashtestError
 from crashing.tracer import Kill, Tracer
+from support.daemon import Daemon
+from support.shell import run, sh
 
 #: No verb may go on in the background because the machine is slow.
 _OPTIONS = ("--grace", "60")
@@ -49,9 +47,6 @@ class Workplace:
         place.mkdir()
         run("cp", "-a", "--sparse=always", "--", *(self.daemon.base / name for name in _KEPT), place)
 
-    def discard_saved(self) -> None:
-        run("rm", "-rf", "--one-file-system", "--", self._saved)
-
     def do(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a line of an operation; see `crashing.operations` for its variables."""
         env = {
@@ -83,6 +78,11 @@ class Workplace:
         if self.daemon.is_running:
             self.daemon.kill(unmount=False)
 
+    def boot(self) -> None:
+        """Make the host appear to have been booted since the daemon ended: no pool is active by itself."""
+        for marker in (self.state / "active").iterdir():
+            marker.write_text("the boot before\n")
+
     def new_log(self) -> str:
         """What the daemons have logged since this was last asked."""
         log = self.daemon.log
@@ -94,9 +94,3 @@ class Workplace:
         self.kill()
         self.daemon.unmount()
         run("rm", "-rf", "--one-file-system", "--", self._directory)
-
-
-def boot_id_changes(state: Path) -> None:
-    """Make the host forget which pools were active, as it does when it is booted."""
-    for marker in (state / "active").iterdir():
-        os.unlink(marker)

@@ -65,7 +65,7 @@ class Subject(ABC):
         assert self.config.read_bytes() == self.before
         assert self.mode() == self.mode_before
         self._assert_tidy()
-        words = {"malformed": "malformed", "invalid": "<colour>", "truncated": "document"}
+        words = {"malformed": "malformed", "invalid": "<colour>", "truncated": " end"}
         sentence = last_error(self.directory)
         assert words[fault] in sentence, sentence
         assert re.search(r"\bline \d+\b", sentence), sentence

@@ -18,23 +18,21 @@ pytestmark = [needs_root, needs_program("vim", "sed", "perl"), pytest.mark.requi
 
 # Tests mount below /tmp, where vim makes no backup unless it is told to.
 _VIM = (
-    "vim -es -i NONE -u NONE --cmd 'set backupskip= writebackup backupcopy={copy} {swap}' "
-    "-c '%d' -c 'read {{source}}' -c '1d' -c '{write}' \"$1\""
+    "vim -es -i NONE -u NONE --cmd 'set backupskip= writebackup {settings}' "
+    "-c %d -c \"0read $2\" -c '{write}' \"$1\""
 )
 
 #: How an editor replaces all that is in the file $1 by what is in the file $2.
 EDITORS = {
     **{
-        f"vim backupcopy={copy} {swap}": _VIM.format(copy=copy, swap=swap, write="wq").replace(
-            "{source}", "'\"$2\"'"
-        )
+        f"vim {copy} {swap}": _VIM.format(settings=f"backupcopy={copy} {swap}", write="wq")
         for copy in ("yes", "no", "auto")
         for swap in ("swapfile", "noswapfile")
     },
-    "vim :x!": _VIM.format(copy="auto", swap="swapfile", write="x!").replace("{source}", "'\"$2\"'"),
+    "vim x!": _VIM.format(settings="nocompatible", write="x!"),
     "sed -i": 'sed -i -e "\\$r $2" -e d "$1"',
-    "perl -pi": 'perl -0777 -pi -e \'BEGIN { local $/; open F, pop; $new = <F> } $_ = $new\' "$1" "$2"',
-    "a copy beside it, renamed": 'cp "$2" "$1.new" && mv "$1.new" "$1"',
+    "perl -pi": "perl -0777 -pi -e 'BEGIN { local $/; open F, pop; $new = <F> } $_ = $new' \"$1\" \"$2\"",
+    "a copy, renamed": 'cp "$2" "$1.new" && mv "$1.new" "$1" || { rm "$1.new"; false; }',
 }
 
 
@@ -60,9 +58,6 @@ def test_a_faulty_document_changes_nothing_is_told_and_can_be_corrected(
     editor: str, subject: Subject, fault: Fault, tmp_path: Path
 ) -> None:
     assert edit(editor, subject, subject.faulty(fault), tmp_path) != 0
-    for left in set(os.listdir(subject.directory)) - set(subject.names):
-        assert "new" in left, f"{left} was left behind"
-        (subject.directory / left).unlink()  # by the shell's line, not by an editor
     subject.assert_unchanged(fault)
     assert edit(editor, subject, subject.document(), tmp_path) == 0
     subject.assert_redefined()

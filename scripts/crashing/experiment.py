@@ -1,0 +1,210 @@
+"""One operation: a whole run of it to compare with, and runs in which the daemon is killed."""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from crashing import contract
+from crashing.calls import Call
+from crashing.errors import CrashtestError
+from crashing.operations import PREPARATION, Operation, Track
+from crashing.seen import View, look, uuids
+from crashing.tracer import Kill
+from crashing.workplace import Workplace
+from support.shell import CommandError
+
+#: The entries of pools' roots that `PREPARATION` makes besides items.
+_STRANGERS = frozenset({"found"})
+
+
+class End(enum.Enum):
+    """What became of an operation whose daemon was killed."""
+
+    COMPLETED = "completed"
+    PARTLY = "partly"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """When the daemon is killed: at a change, or, without one, after everything returned success."""
+
+    kill: Kill | None
+
+    @property
+    def name(self) -> str:
+        if self.kill is None:
+            return "returned"
+        return f"{'after' if self.kill.after else 'before'}-{self.kill.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`end` is `None` where what is there is neither of the states it may be."""
+
+    point: Point
+    end: End | None
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A whole run: the views of each track's pool at the beginning and after each step."""
+
+    calls: tuple[Call, ...]
+    views: Mapping[str, Sequence[View]]
+    known: frozenset[str]
+
+
+class Experiment:
+    """Prepares `operation` in `place` and records a whole run of it; `attempt` then kills."""
+
+    def __init__(self, operation: Operation, place: Workplace) -> None:
+        self._operation = operation
+        self._place = place
+        self._prepare()
+        self._recording = self._record()
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """The changes to storage of a whole run."""
+        return self._recording.calls
+
+    def points(self) -> list[Point]:
+        """Before each change, after the last, and after success has been told."""
+        count = len(self.calls)
+        before = [Point(Kill(number)) for number in range(1, count + 1)]
+        return [*before, *([Point(Kill(count, after=True))] if count else []), Point(None)]
+
+    def attempt(self, point: Point, *, keep: Callable[[], None]) -> Result:
+        """Run the operation, kill the daemon at `point`, start another one and look.
+
+        `keep` is called between the crash and the start.
+        """
+        place = self._place
+        place.begin_again()
+        place.daemon.start()
+        contract.settle(place.mount)
+        place.new_log()
+        tracer = place.trace(point.kill)
+        try:
+            with ThreadPoolExecutor(len(self._operation.tracks)) as pool:
+                done = list(pool.map(self._run, self._operation.tracks))
+            place.kill()
+            report = tracer.report()
+        finally:
+            tracer.close()
+        keep()
+        refused = [] if report.killed else [line for _, line in done if line]
+        wrong = [f"without a crash it failed: {line}" for line in refused]
+        end, after = self._after_crash([count for count, _ in done])
+        return Result(point=point, end=end, violations=(*wrong, *after))
+
+    # -- preparation ------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        place, interrupted = self._place, self._operation.interrupted
+        place.daemon.start()
+        place.must(PREPARATION + self._operation.prepare)
+        if interrupted is None:
+            place.daemon.stop()
+        else:
+            tracer = place.trace(Kill(interrupted.at))
+            try:
+                place.do(interrupted.line)
+                place.kill()
+                if not tracer.report().killed:
+                    raise CrashtestError(f"{interrupted.line} makes fewer than {interrupted.at} changes")
+            finally:
+                tracer.close()
+            place.boot()
+        place.save()
+
+    def _record(self) -> _Recording:
+        place = self._place
+        place.daemon.start()
+        contract.settle(place.mount)
+        known = uuids(place.mount)
+        tracer = place.trace()
+        try:
+            views = {track.pool: self._record_track(track, known) for track in self._operation.tracks}
+            place.kill()
+            calls = tracer.report().calls
+        finally:
+            tracer.close()
+        return _Recording(calls, views, known)
+
+    def _record_track(self, track: Track, known: frozenset[str]) -> list[View]:
+        views = [self._look(track.pool, known)]
+        for step in track.steps:
+            self._place.must(step)
+            # A step that ends the daemon shows nothing new.
+            views.append(self._look(track.pool, known) if self._place.daemon.is_running else views[-1])
+        return views
+
+    # -- a crash and what comes after -------------------------------------------------------------
+
+    def _run(self, track: Track) -> tuple[int, str]:
+        """How many steps returned success, and what the next one said."""
+        for count, step in enumerate(track.steps):
+            done = self._place.do(step)
+            if done.returncode:
+                return count, f"{step}: {done.stderr.strip()}"
+        return len(track.steps), ""
+
+    def _after_crash(self, done: Sequence[int]) -> tuple[End | None, list[str]]:
+        place, tracks = self._place, self._operation.tracks
+        try:
+            place.daemon.start()
+            contract.settle(place.mount)
+            reached = [self._reached(track, count) for track, count in zip(tracks, done, strict=True)]
+            wrong = [sentence for step, sentence in reached if step is None]
+            wrong += self._contract()
+            if not wrong:
+                wrong += self._finish([step or 0 for step, _ in reached])
+        except (AssertionError, CommandError) as error:
+            return None, [str(error)]
+        finally:
+            place.kill()
+        steps = [step for step, _ in reached]
+        if None in steps:
+            return None, wrong
+        if all(step == len(track.steps) for step, track in zip(steps, tracks, strict=True)):
+            return End.COMPLETED, wrong
+        return End.PARTLY if any(steps) else End.UNDONE, wrong
+
+    def _reached(self, track: Track, done: int) -> tuple[int | None, str]:
+        """How many steps of the track have happened: those that returned success, or one more."""
+        views = self._recording.views[track.pool]
+        now = self._look(track.pool, self._recording.known)
+        for step in (done + 1, done):
+            if step < len(views) and now == views[step]:
+                return step, ""
+        difference = difflib.unified_diff(
+            views[done].lines, now.lines, f"after {done} steps", "after the crash", lineterm="", n=0
+        )
+        return None, f"pool {track.pool} is neither before nor after an operation:\n" + "\n".join(difference)
+
+    def _finish(self, reached: Sequence[int]) -> list[str]:
+        """What did not happen can be done now; the end is then that of a run without a crash."""
+        for track, step in zip(self._operation.tracks, reached, strict=True):
+            count, line = self._run(replace(track, steps=track.steps[step:]))
+            if line:
+                return [f"after the crash it cannot be done again: {line}"]
+            if count and self._place.daemon.is_running:
+                found, sentence = self._reached(track, len(track.steps))
+                if found is None:
+                    return [f"done again after the crash, {sentence}"]
+        return self._contract() if self._place.daemon.is_running else []
+
+    def _look(self, pool: str, known: frozenset[str]) -> View:
+        """Where a crash had left something to be finished, only an active pool's storage is settled."""
+        view = look(self._place.mount, self._place.storage, pool, known)
+        return view if view.active or self._operation.interrupted is None else replace(view, found=())
+
+    def _contract(self) -> list[str]:
+        return contract.violations(self._place.mount, self._place.state, _STRANGERS, self._place.new_log())
