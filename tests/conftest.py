@@ -7,7 +7,14 @@ import pytest
 
 from support.shell import Shell
 
-pytest_plugins = ["pytester", "support.daemon", "support.leaks", "support.limits", "support.nested", "support.requirements"]
+pytest_plugins = [
+    "pytester",
+    "support.daemon",
+    "support.leaks",
+    "support.limits",
+    "support.nested",
+    "support.requirements",
+]
 
 # A slow machine makes no example wrong.
 hypothesis.settings.register_profile("fspoolfs", deadline=None)

@@ -69,6 +69,26 @@ def test_it(make_daemon):
     assert result.ret == pytest.ExitCode.OK
 
 
+def test_what_a_killed_daemon_had_mounted_elsewhere_stays_until_the_test_ends(project: Project) -> None:
+    before = mounts()
+    result = run_with(
+        project,
+        """
+from support.machine import is_mounted
+def test_it(daemon):
+    pool = daemon.storage / "pool"
+    pool.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", pool], check=True)
+    daemon.kill()
+    assert not is_mounted(daemon.mount)
+    assert is_mounted(pool)
+""",
+    )
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert mounts() == before
+
+
 @pytest.mark.parametrize("place", ["at_the_start", "at_the_end"])
 def test_an_error_in_the_log_fails_the_test(project: Project, place: str) -> None:
     result = run_with(project, "def test_it(daemon): pass", **{place: "log('ERROR tank: boom')"})

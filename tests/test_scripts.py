@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from support.leftovers import beneath
+from support.leftovers import beneath, take_away
 from support.machine import is_mounted
 from support.needs import needs_fuse, needs_root
 from support.shell import run
@@ -271,8 +271,7 @@ def place(run_directory: Path) -> Iterator[Path]:
     directory = run_directory / "quickstart"
     directory.mkdir()
     yield directory
-    for leftover in beneath(directory):
-        assert leftover.remove() == ""
+    take_away(beneath(directory))
     run("rm", "-r", "-f", "--one-file-system", "--", directory)
 
 

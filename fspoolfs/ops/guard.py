@@ -44,12 +44,15 @@ class Guard:
         path = f"{directory.path.rstrip('/')}/{name}" if name else directory.path
         start = trio.current_time()
         try:
-            with trio.fail_after(self._limit):
+            if directory.bounded:
                 result = await work()
+            else:
+                with trio.fail_after(self._limit):
+                    result = await work()
         except Exception as error:
             raise self.refusal(verb, directory, path, uid, error) from error
         finally:
-            self._metrics.seconds.labels(verb).observe(trio.current_time() - start)
+            self._metrics.observe(verb, trio.current_time() - start)
         log.log(_LEVELS.get(verb, logging.INFO), "%s %s uid=%d%s", verb, path, uid, what)
         return result
 
@@ -64,7 +67,7 @@ class Guard:
         elif known.errno != errno.EINPROGRESS:
             log.warning("%s %s uid=%d: %s", verb, path, uid, known.sentence)
         directory.note(known)
-        self._metrics.failures.labels(errno.errorcode.get(known.errno, str(known.errno))).inc()
+        self._metrics.failed(errno.errorcode.get(known.errno, str(known.errno)))
         return FUSEError(known.errno)
 
 

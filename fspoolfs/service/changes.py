@@ -55,7 +55,8 @@ class ItemChange(ABC):
         self.enters = enters
         self.leaves = leaves
         self._on_done = on_done
-        self._settled = trio.Event()
+        self._answered = trio.Event()
+        self._is_settled = False
         self._watcher: Callable[[Exception | None], None] | None = None
         self.error: Exception | None = None
 
@@ -77,21 +78,25 @@ class ItemChange(ABC):
         self._on_done(error)
         if self._watcher is not None:
             self._watcher(error)
-        self._settled.set()
+        self._is_settled = True
+        self._answered.set()
 
-    async def outcome(self, grace: float) -> None:
-        """Wait up to `grace` seconds for the end and raise how it failed.
+    async def outcome(self) -> None:
+        """Wait for the end, or until `let_go`, and raise how it failed.
 
-        Raises `InProgressError` when the storage takes longer; the change goes on all the same.
+        Raises `InProgressError` when it has not ended; it goes on all the same.
         """
-        with trio.move_on_after(grace):
-            await self._settled.wait()
-        if not self._settled.is_set():
+        await self._answered.wait()
+        if not self._is_settled:
             raise InProgressError(
                 f"{self.what}: the storage has not answered yet; it goes on in the background"
             )
         if self.error is not None:
             raise self.error
+
+    def let_go(self) -> None:
+        """Answer who waits, although it has not ended."""
+        self._answered.set()
 
     def failed(self, error: OSError) -> StorageError:
         return StorageError.from_os(self.what, error)

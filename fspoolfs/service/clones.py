@@ -86,7 +86,7 @@ class Clones(ItemWork):
                     await self._discard_clone(pool, filesystem, definition.uuid)
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
-            await self.context.commit(pool, change, float("inf"))
+            await self.context.commit(pool, change, patient=True)
 
         await self.context.run_job(pool, job, work, item=item.name)
         return item

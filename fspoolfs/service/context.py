@@ -13,6 +13,7 @@ from fspoolfs.errors import StorageError
 from fspoolfs.model.states import PoolState
 from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
+from fspoolfs.service.deadlines import Deadlines
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.jobs import Job, JobRunner
 from fspoolfs.service.objects import Pool
@@ -30,6 +31,7 @@ class Context:
         self.runner = runner
         self.finder = finder
         self.grace = grace
+        self.deadlines = Deadlines(grace)
         #: Called in the event loop with a pool whose storage gave an error.
         self.suspect: Callable[[Pool], None] = lambda pool: None
 
@@ -40,8 +42,8 @@ class Context:
             pool.changed = int(time.time())
             self.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
 
-    async def commit(self, pool: Pool, change: ItemChange, grace: float) -> None:
-        """Have `change` carried out and wait up to `grace` seconds for the end.
+    async def commit(self, pool: Pool, change: ItemChange, *, patient: bool = False) -> None:
+        """Have `change` carried out and wait for the end, up to the grace time unless `patient`.
 
         Raises how it failed, or `InProgressError`.
         """
@@ -54,7 +56,9 @@ class Context:
 
         change.watch(settled)
         pool.active().committer.submit(change)
-        await change.outcome(grace)
+        if not patient:
+            self.deadlines.add(change.let_go)
+        await change.outcome()
 
     async def in_thread(self, pool: Pool, work: Callable[[Progress], T], progress: Progress) -> T:
         """Run blocking `work` in one of the pool's threads; a cancelled caller abandons it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring as _quote
 
 #: How many bytes of events are kept for those who come late.
 KEPT_BYTES = 1 << 20
@@ -29,15 +29,12 @@ class Event:
 
     def line(self) -> bytes:
         """The event as one line of JSON."""
-        record: dict[str, str | int | float] = {
-            "time": round(time.time(), 3),
-            "event": self.kind,
-            "pool": self.pool,
-        }
+        fields = [f'"time": {time.time():.3f}, "event": "{self.kind}", "pool": {_quote(self.pool)}']
         if self.item:
-            record["item"] = self.item
-        record.update(self.details)
-        return json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+            fields.append(f'"item": {_quote(self.item)}')
+        for key, value in self.details.items():
+            fields.append(f'"{key}": {_quote(value) if isinstance(value, str) else value}')
+        return f"{{{', '.join(fields)}}}\n".encode("utf-8", "surrogateescape")
 
 
 class EventLog:

@@ -38,6 +38,7 @@ class Service:
         nursery: trio.Nursery,
         grace: float,
     ) -> None:
+        self._nursery = nursery
         self.events = EventLog()
         self.context = Context(events=self.events, runner=JobRunner(nursery), finder=finder, grace=grace)
         self.registry = registry
@@ -62,6 +63,7 @@ class Service:
     async def start(self) -> None:
         """Take in what the host remembers, and start the pools that are to be active."""
         await trio.to_thread.run_sync(self.store.prepare)
+        self._nursery.start_soon(self.context.deadlines.watch)
         await self.pools.load()
         await self.lifecycle.resume(DAEMON)
 

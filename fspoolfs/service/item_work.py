@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import trio
+
 from fspoolfs import names
-from fspoolfs.errors import AccessError, ExistsError, InvalidError, NotFoundError
+from fspoolfs.errors import AccessError, BusyError, ExistsError, InvalidError, NotFoundError
 from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.model.states import ItemState
 from fspoolfs.service import access, usage
@@ -56,7 +58,7 @@ class ItemWork:
 
     async def reserve(self, pool: Pool, definition: ItemDefinition) -> tuple[Item, Lease]:
         """Take the name and the place for an item that is being made."""
-        lease = await pool.locks.acquire(definition.name)
+        lease = await self.acquire(pool, definition.name)
         try:
             pool.active()
             if definition.name in pool.items:
@@ -98,8 +100,16 @@ class ItemWork:
             raise NotFoundError(f"there is nothing called {name} in the trash of pool {pool.name}")
         return entry
 
+    async def acquire(self, pool: Pool, *names: str) -> Lease:
+        """Wait for other changes of these items; `BusyError` when they take too long."""
+        if not any(pool.locks.held(name) for name in names):
+            return await pool.locks.acquire(*names)
+        with trio.move_on_after(self.context.grace):
+            return await pool.locks.acquire(*names)
+        raise BusyError(f"pool {pool.name}: a change of {' or '.join(names)} has not ended yet")
+
     async def lock(self, pool: Pool, item: Item, *others: str) -> Lease:
-        lease = await pool.locks.acquire(item.name, *others)
+        lease = await self.acquire(pool, item.name, *others)
         if pool.items.get(item.name) is not item:
             lease.release()
             raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
@@ -117,7 +127,7 @@ class ItemWork:
         return check
 
     async def commit(self, pool: Pool, change: ItemChange) -> None:
-        await self.context.commit(pool, change, self.context.grace)
+        await self.context.commit(pool, change)
 
     def publish(self, kind: str, pool: Pool, item: str, *, via_tree: bool = False, **details: str) -> None:
         self.context.events.publish(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,23 +28,34 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_PoolCollector(pools))
         self._events = Counter("fspoolfs_events", "Events by kind.", ["kind"], registry=self._registry)
-        self.failures = Counter(
+        self._failures = Counter(
             "fspoolfs_request_failures",
             "Requests that were refused or failed, by errno name.",
             ["errno"],
             registry=self._registry,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "fspoolfs_request_seconds",
             "Time that requests which change something took.",
             ["request"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        #: Finding a metric by its label takes longer than counting; the labels are few.
+        self._event = cache(self._events.labels)
+        self._request = cache(self._seconds.labels)
         events.listen(self._count)
 
     def _count(self, event: Event) -> None:
-        self._events.labels(event.kind).inc()
+        self._event(event.kind).inc()
+
+    def observe(self, request: str, seconds: float) -> None:
+        """A request was answered after `seconds`."""
+        self._request(request).observe(seconds)
+
+    def failed(self, errno_name: str) -> None:
+        """A request was refused or failed."""
+        self._failures.labels(errno_name).inc()
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""

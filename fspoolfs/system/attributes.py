@@ -34,11 +34,11 @@ def copy_attributes(source: int | str, target: int | str, info: os.stat_result) 
     mode = stat.S_IMODE(info.st_mode)
     if not _copy_owner(target, info):
         mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    # After the owner, since chown(2) drops security.capability; before the mode, which may forbid
+    # us to write, and which agrees with the access control list as it did in the source.
+    _copy_xattrs(source, target)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, mode)
-    # After the owner, since chown(2) drops security.capability; after the mode, which would
-    # otherwise become part of the access control list.
-    _copy_xattrs(source, target)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 

@@ -137,11 +137,16 @@ def _check_step(fd: int, path: str, *, link: bool, origin: int | None) -> None:
 
 def mount_id(fd: int) -> int:
     """The id, as in mountinfo, of the mount that `fd` was opened on (proc(5), fdinfo)."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("mnt_id:"):
-                return int(line.removeprefix("mnt_id:"))
-    raise OSError(errno.ENOTSUP, "the kernel does not tell mount ids")
+    info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The field is one of the first; what some kinds of files add comes after it.
+        text = os.read(info, 4096)
+    finally:
+        os.close(info)
+    _, found, rest = text.partition(b"\nmnt_id:")
+    if not found:
+        raise OSError(errno.EOPNOTSUPP, "the kernel does not tell mount ids")
+    return int(rest.partition(b"\n")[0])
 
 
 def rename_no_replace(source: str, target: str, *, source_fd: int, target_fd: int) -> None:

@@ -107,6 +107,8 @@ class Directory:
     table: ClassVar[Table[Directory]] = {}
     #: Whether editors may make their temporary files here.
     scratch = False
+    #: Whether requests in here bound their own time, without the help of who serves them.
+    bounded = False
     #: Whether another directory may come to stand under its name without the kernel being asked.
     volatile = False
 

@@ -184,6 +184,7 @@ class ItemsDirectory(Directory):
     """`pools/NAME/items/`: mkdir creates an item, rmdir deletes it, mv renames it."""
 
     __slots__ = ("_pool_directory",)
+    bounded = True
 
     def __init__(self, parent: PoolDirectory) -> None:
         super().__init__(parent.pool.items_number)

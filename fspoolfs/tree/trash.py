@@ -19,6 +19,7 @@ class TrashDirectory(Directory):
     """`pools/NAME/trash/`: rmdir purges now, mv into items/ brings back."""
 
     __slots__ = ("_parent", "pool", "service")
+    bounded = True
 
     def __init__(self, parent: Directory, service: Service, pool: Pool) -> None:
         super().__init__(pool.trash_number)

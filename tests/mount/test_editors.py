@@ -19,7 +19,7 @@ pytestmark = [needs_root, needs_program("vim", "sed", "perl"), pytest.mark.requi
 # Tests mount below /tmp, where vim makes no backup unless it is told to.
 _VIM = (
     "vim -es -i NONE -u NONE --cmd 'set backupskip= writebackup {settings}' "
-    "-c %d -c \"0read $2\" -c '{write}' \"$1\""
+    '-c %d -c "0read $2" -c \'{write}\' "$1"'
 )
 
 #: How an editor replaces all that is in the file $1 by what is in the file $2.
@@ -31,7 +31,7 @@ EDITORS = {
     },
     "vim x!": _VIM.format(settings="nocompatible", write="x!"),
     "sed -i": 'sed -i -e "\\$r $2" -e d "$1"',
-    "perl -pi": "perl -0777 -pi -e 'BEGIN { local $/; open F, pop; $new = <F> } $_ = $new' \"$1\" \"$2\"",
+    "perl -pi": 'perl -0777 -pi -e \'BEGIN { local $/; open F, pop; $new = <F> } $_ = $new\' "$1" "$2"',
     "a copy, renamed": 'cp "$2" "$1.new" && mv "$1.new" "$1" || { rm "$1.new"; false; }',
 }
 
@@ -58,6 +58,11 @@ def test_a_faulty_document_changes_nothing_is_told_and_can_be_corrected(
     editor: str, subject: Subject, fault: Fault, tmp_path: Path
 ) -> None:
     assert edit(editor, subject, subject.faulty(fault), tmp_path) != 0
+    if "backupcopy=yes" in editor:
+        # On every file system vim leaves the copy of a file that it could not write.
+        backup = subject.directory / "config.xml~"
+        assert backup.read_bytes() == subject.before
+        backup.unlink()
     subject.assert_unchanged(fault)
     assert edit(editor, subject, subject.document(), tmp_path) == 0
     subject.assert_redefined()
@@ -82,16 +87,11 @@ def test_one_value_can_be_changed_in_what_the_file_shows(
     item.assert_redefined()
 
 
-def test_one_editor_after_another_sees_what_the_first_has_made(
-    editor: str, subject: Subject, tmp_path: Path
-) -> None:
-    assert edit(editor, subject, subject.document(), tmp_path) == 0
-    first = subject.mode_wanted
-    for line in EDITORS.values():
-        subject.mode_wanted = subject.mode_wanted ^ 0o1
-        assert edit(line, subject, subject.document(), tmp_path) == 0
+def test_editors_take_turns(subject: Subject, tmp_path: Path) -> None:
+    for editor in EDITORS.values():
+        subject.mode_wanted ^= 0o1
+        assert edit(editor, subject, subject.document(), tmp_path) == 0
         subject.assert_redefined()
-    assert subject.mode_wanted in (first, first ^ 0o1)
 
 
 def test_a_file_of_vim_is_a_file_while_vim_has_it(subject: Subject) -> None:

@@ -377,6 +377,22 @@ def test_a_dead_fuse_server_is_stale_until_it_is_unmounted(tmp_path: Path) -> No
     in_private_namespace(work)
 
 
+def test_what_is_in_use_is_unmounted_by_force_only(tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+
+    def work() -> None:
+        mount("tmpfs", tmp_path / "mnt", "tmpfs")
+        with opened(tmp_path / "mnt"):
+            with pytest.raises(OSError, match="busy"):
+                mounts.unmount(str(tmp_path / "mnt"))
+            mounts.unmount_lazily(str(tmp_path / "mnt"))
+        mount("tmpfs", tmp_path / "mnt", "tmpfs")
+        mounts.unmount(str(tmp_path / "mnt"))
+        assert (tmp_path / "mnt").stat().st_dev == tmp_path.stat().st_dev
+
+    in_private_namespace(work)
+
+
 def test_a_dead_fuse_server_in_a_tree_is_stepped_around(tree: Path) -> None:
     """Asking it anything fails or hangs; a tree that holds its mount is still copied and measured."""
 

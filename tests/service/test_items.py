@@ -359,8 +359,7 @@ async def test_many_changes_share_few_syncs(running: Running) -> None:
 async def test_a_request_that_waited_while_the_pool_was_stopped_leaves_the_item_free(
     request_name: str, running: Running
 ) -> None:
-    faults = FirstHangs()
-    async with running(SimulatedHost(faults=faults)) as service:
+    async with running() as service:
         pool = await furnished_pool(service)
         lease = await pool.locks.acquire("web")
         requests = {

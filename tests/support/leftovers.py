@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,16 @@ def files(directory: Path, *, but: Collection[Path] = ()) -> list[Leftover]:
 
 
 def beneath(directory: Path) -> Iterator[Leftover]:
-    """What must go before `directory` can be removed: mounts that touch it, then loop devices on it."""
+    """What must go before `directory` can be removed: mounts on it or from it, then loop devices."""
     for leftover in [*mounted(), *attached()]:
-        if str(directory) in leftover.sentence:
+        if f"{directory}/" in leftover.sentence:
             yield leftover
+
+
+def take_away(found: Iterable[Leftover]) -> None:
+    """Remove all of `found`; `AssertionError` with what would not go."""
+    failures = [failure for leftover in found if (failure := leftover.remove())]
+    assert not failures, "\n".join(failures)
 
 
 def _file(path: str) -> Leftover:

@@ -32,7 +32,14 @@ def test_the_environment_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
         "LC_ALL=C.UTF-8",
         "PATH=" + ":".join(command.DIRECTORIES),
     }
-    assert sh("pwd; umask").stdout.split() == [b"/", b"0022"]
+
+
+def test_programs_start_at_the_root_with_an_ordinary_umask() -> None:
+    old = os.umask(0)
+    try:
+        assert sh("pwd; umask").stdout.split() == [b"/", b"0022"]
+    finally:
+        os.umask(old)
 
 
 def test_no_descriptor_of_ours_is_inherited(tmp_path: Path) -> None:

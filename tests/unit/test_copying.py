@@ -10,6 +10,7 @@ import socket
 import stat
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ MIB = 1 << 20
 def here(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
-    # Much faster than rm(1) on deep trees, which pytest could not remove at all.
+    # Trees that pytest's own removal is not made for.
     for name in os.listdir(tmp_path):
         remove_tree(fd, name, Progress())
     os.close(fd)
@@ -47,6 +48,18 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int,
     yield fd, path
     os.close(fd)
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def memory() -> Iterator[tuple[int, Path]]:
+    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd, path
+    for name in os.listdir(path):
+        remove_tree(fd, name, Progress())
+    os.close(fd)
+    path.rmdir()
 
 
 def describe(top: Path) -> dict[str, tuple[object, ...]]:
@@ -92,6 +105,7 @@ def make_tree(top: Path) -> None:
     (top / "nothing").touch()
     (top / "nothing").chmod(0o4711)
     (top / "read-only").write_text("x")
+    os.setxattr(top / "read-only", "user.comment", b"of a file that its owner may not write")
     (top / "read-only").chmod(0o444)
     (top / "\udcff name").write_text("x")
     os.link(top / "sub/file", top / "again")
@@ -221,6 +235,39 @@ def test_links_are_copied_as_links_and_nothing_outside_is_read(tmp_path: Path, h
     assert os.readlink(tmp_path / "copy/file") == str(tmp_path / "victim/secret")
 
 
+def test_a_directory_swapped_for_a_link_again_and_again_shows_nothing_outside(
+    tmp_path: Path, here: int
+) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/secret").write_text("secret")
+    (tmp_path / "source/sub").mkdir(parents=True)
+    (tmp_path / "source/file").touch()
+    (tmp_path / "evil").symlink_to(tmp_path / "victim")
+    (tmp_path / "evil file").symlink_to(tmp_path / "victim/secret")
+    done = threading.Event()
+
+    def swap() -> None:
+        while not done.is_set():
+            for name, evil in (("sub", "evil"), ("file", "evil file")):
+                os.rename(tmp_path / "source" / name, tmp_path / "aside")
+                os.rename(tmp_path / evil, tmp_path / "source" / name)
+                os.rename(tmp_path / "source" / name, tmp_path / evil)
+                os.rename(tmp_path / "aside", tmp_path / "source" / name)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for number in range(200):
+            copy_tree(here, "source", here, f"copy{number}", Progress())
+    finally:
+        done.set()
+        thread.join()
+    for entry in tmp_path.glob("copy*/*"):
+        if entry.is_symlink():
+            continue
+        assert (os.listdir(entry) if entry.is_dir() else entry.read_bytes()) in ([], b"")
+
+
 def test_a_link_is_no_tree_to_copy(tmp_path: Path, here: int) -> None:
     (tmp_path / "link").symlink_to("/etc")
     with pytest.raises(OSError, match="link"):
@@ -235,9 +282,10 @@ def test_an_existing_target_is_left_alone(tmp_path: Path, here: int) -> None:
         copy_tree(here, "source", here, "copy", Progress())
 
 
-def test_depth_costs_no_descriptors(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_depth_costs_no_descriptors(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    here, path = memory
     depth = 5000
-    top = tmp_path / "source"
+    top = path / "source"
     top.mkdir()
     fd = os.open(top, os.O_RDONLY)
     for _ in range(depth):
@@ -261,7 +309,7 @@ def test_depth_costs_no_descriptors(tmp_path: Path, here: int, monkeypatch: pyte
     copy_tree(here, "source", here, "copy", Progress())
     assert max(opened) <= max(map(int, before)) + 2 * walking.OPEN_LEVELS + 5
     assert os.listdir("/proc/self/fd") == before
-    fd = os.open(tmp_path / "copy", os.O_RDONLY)
+    fd = os.open(path / "copy", os.O_RDONLY)
     for _ in range(depth):
         deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,22 @@ from fspoolfs.system.removal import remove_tree
 def here(tmp_path: Path) -> Iterator[int]:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
-    # Much faster than rm(1) on deep trees, which pytest could not remove at all.
+    # Trees that pytest's own removal is not made for.
     for name in os.listdir(tmp_path):
         remove_tree(fd, name, Progress())
     os.close(fd)
+
+
+@pytest.fixture
+def memory() -> Iterator[tuple[int, Path]]:
+    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd, path
+    for name in os.listdir(path):
+        remove_tree(fd, name, Progress())
+    os.close(fd)
+    path.rmdir()
 
 
 def make_chain(top: Path, depth: int) -> None:
@@ -61,8 +74,9 @@ def test_a_directory_is_measured_by_its_own_descriptor(tmp_path: Path, here: int
     assert measure(here, ".", Progress()).inodes == 2
 
 
-def test_depth_costs_no_descriptors(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_chain(tmp_path / "tree", 5000)
+def test_depth_costs_no_descriptors(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    here, path = memory
+    make_chain(path / "tree", 5000)
     opened: list[int] = []
     real = walking.Place.__init__
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,22 @@ def here(tmp_path: Path) -> Iterator[int]:
     """A descriptor of the test's directory."""
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd
-    # Much faster than rm(1) on deep trees, which pytest could not remove at all.
+    # Trees that pytest's own removal is not made for.
     for name in os.listdir(tmp_path):
         remove_tree(fd, name, Progress())
     os.close(fd)
+
+
+@pytest.fixture
+def memory() -> Iterator[tuple[int, Path]]:
+    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd, path
+    for name in os.listdir(path):
+        remove_tree(fd, name, Progress())
+    os.close(fd)
+    path.rmdir()
 
 
 @pytest.fixture
@@ -94,11 +107,12 @@ def test_what_is_not_there_is_told(here: int) -> None:
 
 
 @pytest.mark.usefixtures("few_descriptors")
-def test_depth_costs_no_descriptors(tmp_path: Path, here: int) -> None:
-    make_chain(tmp_path / "tree", 5000)
+def test_depth_costs_no_descriptors(memory: tuple[int, Path]) -> None:
+    here, path = memory
+    make_chain(path / "tree", 5000)
     progress = Progress()
     remove_tree(here, "tree", progress)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(path) == []
     assert progress.done == 10_001
 
 
@@ -178,8 +192,9 @@ def test_what_is_stuck_deep_down_is_tried_once(
     assert not list((tmp_path / "tree").rglob("file"))
 
 
-def test_a_long_path_is_told_shortened(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_chain(tmp_path / "tree", 3000)
+def test_a_long_path_is_told_shortened(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    here, path = memory
+    make_chain(path / "tree", 3000)
 
     def rmdir(name: str, *, dir_fd: int) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)

@@ -1,0 +1,525 @@
+"""The life of a pool: its verbs, what the host remembers of it, and conflicts between pools."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import trio
+import trio.testing
+
+from fspoolfs.backends import layout
+from fspoolfs.backends.simulator import SimulatedHost
+from fspoolfs.backends.source import BuildMode
+from fspoolfs.errors import (
+    AccessError,
+    BusyError,
+    ExistsError,
+    FspoolError,
+    ImmutableError,
+    InactiveError,
+    InProgressError,
+    InvalidError,
+    NotEmptyError,
+    NotFoundError,
+    UnsupportedError,
+)
+from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, PoolType, TrashPolicy
+from fspoolfs.service.facade import Service
+from fspoolfs.service.objects import Pool
+
+from .conftest import Running
+from .scenes import (
+    ALICE,
+    LIMIT,
+    ROOT,
+    FirstHangs,
+    active_pool,
+    dir_pool,
+    furnished_pool,
+    hang,
+    item,
+    look,
+    place,
+    running_pool,
+    storage,
+    until,
+)
+
+UUID_1 = UUID("11111111-1111-4111-8111-111111111111")
+
+
+async def test_a_pool_goes_through_its_life(running: Running, host: SimulatedHost) -> None:
+    async with running() as service:
+        states = []
+        service.events.listen(
+            lambda event: states.append(event.details["state"]) if event.kind == "pool-state" else None
+        )
+        pool = await service.pools.define(dir_pool("tank"), ROOT)
+        assert (pool.state, pool.target) == ("inactive", place("tank"))
+        lifecycle = service.lifecycle
+        await lifecycle.build(pool, ROOT, BuildMode.NO_OVERWRITE)
+        await lifecycle.start(pool, ROOT)
+        await lifecycle.refresh(pool, ROOT)
+        await lifecycle.stop(pool, ROOT)
+        await lifecycle.delete(pool, ROOT)
+        assert place("tank") not in host.trees
+        assert states == [
+            *("building", "inactive", "starting", "active", "stopping", "inactive", "deleting", "inactive"),
+        ]
+        await service.pools.undefine(pool, ROOT)
+        assert service.pools.get("tank") is None
+
+
+async def test_verbs_are_refused_in_the_wrong_state(running: Running) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        lifecycle = service.lifecycle
+        for request in (
+            lifecycle.start(pool, ROOT),
+            lifecycle.build(pool, ROOT, BuildMode.OVERWRITE),
+            lifecycle.delete(pool, ROOT),
+            service.pools.undefine(pool, ROOT),
+        ):
+            with pytest.raises(BusyError, match="pool tank is active"):
+                await request
+        await lifecycle.stop(pool, ROOT)
+        for request in (
+            lifecycle.stop(pool, ROOT),
+            lifecycle.destroy(pool, ROOT),
+            lifecycle.refresh(pool, ROOT),
+        ):
+            with pytest.raises(InactiveError, match="pool tank is inactive"):
+                await request
+
+
+async def test_verbs_are_for_those_who_administer(running: Running) -> None:
+    async with running() as service:
+        pool = await active_pool(service, permissions=Permissions(mode=0o777, owner=1001))
+        lifecycle = service.lifecycle
+        for request in (
+            lifecycle.stop(pool, ALICE),
+            lifecycle.destroy(pool, ALICE),
+            lifecycle.refresh(pool, ALICE),
+            service.pools.undefine(pool, ALICE),
+            service.pools.define(dir_pool("mine"), ALICE),
+            service.pools.redefine(pool, dir_pool("tank"), ALICE),
+            service.pools.set_autostart(pool, ALICE, autostart=True),
+        ):
+            with pytest.raises(AccessError, match="user 1001 may not"):
+                await request
+
+
+async def test_one_verb_at_a_time(running: Running) -> None:
+    faults = FirstHangs()
+    async with running(SimulatedHost(faults=faults), grace=0.05) as service:
+        pool = await service.pools.define(dir_pool("tank"), ROOT)
+
+        async def build(service: Service, pool: Pool) -> None:
+            await service.lifecycle.build(pool, ROOT, BuildMode.NO_OVERWRITE)
+
+        with await hang(service, pool, faults, "build", build):
+            assert pool.state == "building"
+            with pytest.raises(BusyError):
+                await service.lifecycle.start(pool, ROOT)
+            with pytest.raises(BusyError):
+                await service.pools.define(dir_pool("tank", trash=TrashPolicy(retention=0)), ROOT)
+            with pytest.raises(BusyError):
+                await service.pools.undefine(pool, ROOT)
+        await until(service, lambda: pool.state == "inactive", what="it is built")
+        await service.lifecycle.start(pool, ROOT)
+
+
+async def test_a_verb_that_takes_long_goes_on_and_its_end_is_told(running: Running) -> None:
+    faults = FirstHangs()
+    async with running(SimulatedHost(faults=faults), grace=0.05) as service:
+        pool = await active_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        ends: list[dict[str, str | int]] = []
+        service.events.listen(lambda event: ends.append(event.details) if event.kind == "job-done" else None)
+
+        async def start(service: Service, pool: Pool) -> None:
+            await service.lifecycle.start(pool, ROOT)
+
+        with await hang(service, pool, faults, "attach", start):
+            assert pool.job is not None
+            assert pool.job.line() == "attaching"
+        await until(service, lambda: bool(ends), what="the end is told")
+        assert ends == [{"job": "start"}]
+        assert pool.state == "active"
+
+
+async def test_a_pool_without_its_directory_does_not_start_and_says_what_to_do(running: Running) -> None:
+    async with running() as service:
+        pool = await service.pools.define(dir_pool("tank"), ROOT)
+        with pytest.raises(NotFoundError, match="build the pool first"):
+            await service.lifecycle.start(pool, ROOT)
+        assert pool.state == "failed"
+        assert "build the pool first" in str(pool.error)
+        await service.lifecycle.start(pool, ROOT, build=True)
+        assert (pool.state, pool.error) == ("active", None)
+
+
+async def test_delete_refuses_when_something_would_be_lost(running: Running, host: SimulatedHost) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        with pytest.raises(NotEmptyError):
+            await service.lifecycle.delete(pool, ROOT)
+        assert (pool.state, place("tank") in host.trees) == ("inactive", True)
+        await service.lifecycle.start(pool, ROOT)
+        assert set(pool.items) == {"web", "other"}
+
+
+async def test_stopping_and_undefining_keep_everything(running: Running, host: SimulatedHost) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        before, uuid = look(host, pool), pool.uuid
+        await service.lifecycle.stop(pool, ROOT)
+        assert (pool.items, pool.trash) == ({}, {})
+        await service.pools.undefine(pool, ROOT)
+        again = await service.pools.define(dir_pool("tank", uuid=uuid), ROOT)
+        await service.lifecycle.start(again, ROOT)
+        assert look(host, again) == before
+
+
+async def test_a_root_that_carries_another_pool_is_not_taken(running: Running, host: SimulatedHost) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        await service.pools.undefine(pool, ROOT)
+        other = await service.pools.define(dir_pool("lake", target=place("tank")), ROOT)
+        with pytest.raises(ExistsError, match="carries pool tank with uuid"):
+            await service.lifecycle.start(other, ROOT)
+        assert other.state == "failed"
+
+
+# -- conflicts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        dir_pool("lake", target="/storage/pools/tank"),
+        dir_pool("lake", target="/storage/pools"),
+        dir_pool("lake", target="/storage/pools/tank/items/x"),
+        dir_pool("lake", target="/storage//pools/tank/"),
+        dir_pool("lake", uuid=UUID_1),
+    ],
+)
+async def test_a_pool_in_conflict_with_another_is_refused_naming_it(
+    wanted: PoolDefinition, running: Running
+) -> None:
+    async with running() as service:
+        tank = await service.pools.define(dir_pool("tank", uuid=UUID_1), ROOT)
+        with pytest.raises(ExistsError, match="pool tank"):
+            await service.pools.define(wanted, ROOT)
+        assert [pool.name for pool in service.pools] == ["tank"]
+        await service.pools.undefine(tank, ROOT)
+        await service.pools.define(wanted, ROOT)
+
+
+async def test_pools_defined_at_the_same_time_see_each_other(running: Running) -> None:
+    async with running() as service:
+        ends: list[int] = []
+
+        async def define(name: str) -> None:
+            try:
+                await service.pools.define(dir_pool(name, target="/storage/one"), ROOT)
+                ends.append(0)
+            except ExistsError as error:
+                ends.append(error.errno)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(define, f"p{number}")
+        assert sorted(ends) == [0, *[errno.EEXIST] * 4]
+
+
+async def test_a_pool_whose_kind_nothing_serves_can_be_defined_and_says_what_is_missing(
+    running: Running,
+) -> None:
+    source = PoolSource(pool="images", volume="vol1", format="ext4")
+    async with running() as service:
+        pool = await service.pools.define(
+            PoolDefinition(name="vol", type=PoolType.VOLUME, source=source), ROOT
+        )
+        with pytest.raises(UnsupportedError, match="no backend in this version"):
+            await service.lifecycle.start(pool, ROOT)
+        with pytest.raises(ExistsError, match="its source is pool vol's already"):
+            await service.pools.define(
+                PoolDefinition(name="vol2", type=PoolType.VOLUME, source=source), ROOT
+            )
+
+
+# -- redefining -----------------------------------------------------------------------------------
+
+
+async def test_what_can_change_live_does_and_the_rest_waits_for_the_next_start(running: Running) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        wanted = dir_pool(
+            "tank",
+            target="/storage/elsewhere",
+            permissions=Permissions(mode=0o1777),
+            trash=TrashPolicy(retention=0),
+        )
+        await service.pools.define(wanted, ROOT)
+        assert pool.definition.permissions.mode == 0o1777
+        assert pool.definition.trash.retention == 0
+        assert pool.target == place("tank")
+        assert pool.pending is not None
+        await service.lifecycle.stop(pool, ROOT)
+        await service.lifecycle.start(pool, ROOT, build=True)
+        assert (pool.target, pool.pending) == ("/storage/elsewhere", None)
+
+
+async def test_what_can_never_change_is_refused(running: Running) -> None:
+    async with running() as service:
+        pool = await service.pools.define(dir_pool("tank"), ROOT)
+        with pytest.raises(ImmutableError):
+            await service.pools.define(dir_pool("tank", uuid=UUID_1), ROOT)
+        with pytest.raises(InvalidError, match="defines pool lake, not tank"):
+            await service.pools.redefine(pool, dir_pool("lake"), ROOT)
+        with pytest.raises(ExistsError, match="defined already"):
+            await service.pools.define(dir_pool("tank"), ROOT, new=True)
+
+
+async def test_a_definition_that_cannot_be_stored_changes_nothing(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        before = pool.definition
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "x")
+
+        monkeypatch.setattr("fspoolfs.service.store.atomic.write_file", fail)
+        for definition in (dir_pool("tank", trash=TrashPolicy(retention=0)), dir_pool("lake")):
+            with pytest.raises(FspoolError, match="No space left on device") as caught:
+                await service.pools.define(definition, ROOT)
+            assert caught.value.errno == errno.ENOSPC
+        assert pool.definition == before
+        assert service.pools.get("lake") is None
+
+
+# -- what the host remembers ----------------------------------------------------------------------
+
+
+async def test_pools_outlive_the_service(running: Running) -> None:
+    async with running() as service:
+        await active_pool(service, "on")
+        off = await active_pool(service, "off")
+        await service.lifecycle.stop(off, ROOT)
+        waiting = await active_pool(service, "waiting")
+        await service.pools.define(dir_pool("waiting", target="/storage/elsewhere"), ROOT)
+        automatic = await active_pool(service, "automatic")
+        await service.pools.set_autostart(automatic, ROOT, autostart=True)
+        await service.lifecycle.stop(automatic, ROOT)
+        before = {pool.name: (pool.definition, pool.autostart) for pool in service.pools}
+    async with running() as service:
+        await until(service, lambda: service.pools.find("on").state == "active", what="it was active")
+        await until(service, lambda: service.pools.find("automatic").state == "active", what="autostart")
+        assert service.pools.find("off").state == "inactive"
+        after = {pool.name: (pool.definition, pool.autostart) for pool in service.pools}
+        waiting = service.pools.find("waiting")
+        # It was started again, so what waited for that has come into force.
+        assert waiting.definition.target == "/storage/elsewhere"
+        assert {**after, "waiting": None} == {**before, "waiting": None}
+
+
+async def test_a_definition_that_waits_outlives_the_service(running: Running) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        await service.pools.define(dir_pool("tank", target="/storage/elsewhere"), ROOT)
+        await service.lifecycle.stop(pool, ROOT)
+        pending = pool.pending
+        assert pending is not None
+    async with running() as service:
+        assert service.pools.find("tank").pending == pending
+
+
+async def test_after_a_boot_only_pools_with_autostart_are_started(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as service:
+        await active_pool(service, "on")
+        automatic = await active_pool(service, "automatic")
+        await service.pools.set_autostart(automatic, ROOT, autostart=True)
+    monkeypatch.setattr("fspoolfs.service.store._boot_id", lambda: b"another boot\n")
+    async with running() as service:
+        await until(service, lambda: service.pools.find("automatic").state == "active", what="autostart")
+        assert service.pools.find("on").state == "inactive"
+
+
+async def test_a_definition_that_cannot_be_read_hides_no_other_pool(
+    running: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as service:
+        await active_pool(service, "good")
+        await active_pool(service, "bad")
+    stored = tmp_path / "state" / "pools" / "bad.xml"
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:40])
+    async with running() as service:
+        await until(service, lambda: service.pools.find("good").state == "active", what="the good one runs")
+        bad = service.pools.find("bad")
+        assert bad.state == "failed"
+        with pytest.raises(FspoolError, match=r"bad\.xml"):
+            await service.lifecycle.start(bad, ROOT)
+        await service.pools.define(dir_pool("bad"), ROOT)
+        assert service.pools.find("bad").state == "inactive"
+    assert "bad.xml" in caplog.text
+
+
+async def test_a_deletion_that_was_interrupted_is_finished(
+    running: Running, host: SimulatedHost, tmp_path: Path
+) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        service.store.begin_deletion("tank")
+    async with running() as service:
+        await until(service, lambda: place("tank") not in host.trees, what="it is deleted")
+    assert list((tmp_path / "state" / "deleting").iterdir()) == []
+
+
+# -- pools that fail ------------------------------------------------------------------------------
+
+
+async def fail_while_active(service: Service, host: SimulatedHost, pool: Pool) -> None:
+    """Take the root away, and let a change notice it."""
+    host.trees.pop(pool.target)
+    host.faults.fail("make_directory", errno.EIO)
+    with pytest.raises(FspoolError, match="Input/output error"):
+        await service.items.create(pool, item("new"), ROOT, adopt=False)
+    await until(service, lambda: pool.state == "failed", what="the pool says failed")
+
+
+async def test_an_active_pool_whose_root_is_gone_fails_and_can_be_started_again(
+    running: Running, host: SimulatedHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        tree = host.trees[pool.target]
+        await fail_while_active(service, host, pool)
+        assert "no longer what was attached" in str(pool.error)
+        with pytest.raises(InactiveError, match="pool tank is failed: start it first"):
+            await service.items.create(pool, item("new"), ROOT, adopt=False)
+        with pytest.raises(NotFoundError):
+            await service.lifecycle.start(pool, ROOT)
+        host.trees[pool.target] = tree
+        await service.lifecycle.start(pool, ROOT)
+        assert set(pool.items) == {"web", "other"}
+    assert "pool tank has failed" in caplog.text
+
+
+async def test_a_failed_pool_can_be_stopped(running: Running, host: SimulatedHost) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        await fail_while_active(service, host, pool)
+        await service.lifecycle.stop(pool, ROOT)
+        assert (pool.state, pool.attached) == ("inactive", None)
+
+
+async def test_a_failed_pool_that_is_undefined_leaves_nothing_running(
+    running: Running, host: SimulatedHost
+) -> None:
+    async with running() as service:
+        pool = await furnished_pool(service)
+        await fail_while_active(service, host, pool)
+        await service.pools.undefine(pool, ROOT)
+        assert pool.attached is None
+        assert not [one.name for one in threading.enumerate() if one.name == "commit-tank"]
+
+
+STALE_REQUESTS: dict[str, Callable[[Service, Pool], Awaitable[None]]] = {
+    "start": lambda service, pool: service.lifecycle.start(pool, ROOT, build=True),
+    "build": lambda service, pool: service.lifecycle.build(pool, ROOT, BuildMode.NO_OVERWRITE),
+    "delete": lambda service, pool: service.lifecycle.delete(pool, ROOT),
+    "autostart": lambda service, pool: service.pools.set_autostart(pool, ROOT, autostart=True),
+    "redefine": lambda service, pool: service.pools.redefine(pool, dir_pool("tank"), ROOT),
+    "undefine": lambda service, pool: service.pools.undefine(pool, ROOT),
+}
+
+
+@pytest.mark.parametrize("request_name", STALE_REQUESTS)
+async def test_who_still_knows_a_pool_that_was_undefined_can_do_nothing_with_it(
+    request_name: str, running: Running, tmp_path: Path
+) -> None:
+    async with running() as service:
+        pool = await service.pools.define(dir_pool("tank"), ROOT)
+        await service.pools.undefine(pool, ROOT)
+        with pytest.raises(NotFoundError):
+            await STALE_REQUESTS[request_name](service, pool)
+        assert list(service.pools) == []
+        assert pool.attached is None
+    assert [path for path in (tmp_path / "state").rglob("*") if path.is_file()] == []
+
+
+async def test_a_service_that_ends_leaves_hanging_storage_behind(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = FirstHangs()
+    machine = SimulatedHost(faults=faults)
+
+    async def create(service: Service, pool: Pool) -> None:
+        await service.items.create(pool, item("new"), ROOT, adopt=False)
+
+    with trio.fail_after(LIMIT):
+        async with running(machine, grace=0.05) as service:
+            pool = await active_pool(service)
+            handle = await hang(service, pool, faults, "log_sync", create)
+    handle.release()
+    assert "its storage does not answer" in caplog.text
+
+
+async def test_autostart_of_a_pool_that_cannot_start_fails_it_alone(
+    running: Running, host: SimulatedHost
+) -> None:
+    async with running() as service:
+        await active_pool(service, "good")
+        await active_pool(service, "bad")
+    host.trees.pop(place("bad"))
+    async with running() as service:
+        assert (await running_pool(service, "good")).state == "active"
+        assert (await running_pool(service, "bad")).state == "failed"
+
+
+async def test_a_pool_in_the_host_s_hands_is_the_same_on_another(
+    running: Running, host: SimulatedHost
+) -> None:
+    """Its storage alone is carried over; the state directory is new."""
+    async with running(state="here") as service:
+        pool = await furnished_pool(service)
+        before, uuid = look(host, pool), pool.uuid
+    async with running(state="there") as service:
+        pool = await service.pools.define(dir_pool("tank", uuid=uuid), ROOT)
+        await service.lifecycle.start(pool, ROOT)
+        assert look(host, pool) == before
+        assert storage(host).names(layout.OWN)
+
+
+async def test_destroying_ends_the_work_that_is_under_way(running: Running) -> None:
+    faults = FirstHangs()
+    async with running(SimulatedHost(faults=faults), grace=0.05) as service:
+        pool = await furnished_pool(service)
+
+        async def clone(service: Service, pool: Pool) -> None:
+            await service.clones.clone_item(pool, pool.items["web"], "copy", None, ROOT)
+
+        with await hang(service, pool, faults, "copy_tree", clone):
+            copy = pool.items["copy"]
+            try:
+                await service.lifecycle.destroy(pool, ROOT)
+            except InProgressError:
+                await until(service, lambda: pool.state == "inactive", what="it is destroyed")
+        assert copy.job is not None
+        with trio.fail_after(LIMIT):
+            await copy.job.finished.wait()
+        assert copy.job.error is not None
