@@ -11,7 +11,6 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
 
 # O_NONBLOCK: a fifo in the place of a file must not hold the thread.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -51,11 +50,9 @@ def read_file(dir_fd: int | None, name: str, *, limit: int) -> bytes:
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     """pwrite(2) until all is written."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view = view[count:]
-        offset += count
+    written = os.pwrite(fd, data, offset) if data else 0
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], offset + written)
 
 
 def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool) -> None:
@@ -65,8 +62,11 @@ def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool
     """
     _fill(dir_fd, name, data, mode=mode, sync=durable)
     if durable:
-        with _unlink_on_failure(dir_fd, name):
+        try:
             os.fsync(dir_fd)
+        except OSError:
+            _unlink_quietly(dir_fd, name)
+            raise
 
 
 def replace_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool) -> None:
@@ -76,29 +76,30 @@ def replace_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: boo
     """
     temporary = f".{secrets.token_hex(8)}"
     _fill(dir_fd, temporary, data, mode=mode, sync=durable)
-    with _unlink_on_failure(dir_fd, temporary):
+    try:
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        _unlink_quietly(dir_fd, temporary)
+        raise
     if durable:
         os.fsync(dir_fd)
 
 
 def _fill(dir_fd: int, name: str, data: bytes, *, mode: int, sync: bool) -> None:
     fd = os.open(name, _CREATE, mode, dir_fd=dir_fd)
-    with _unlink_on_failure(dir_fd, name):
+    try:
         try:
             write_all(fd, data, 0)
             if sync:
                 os.fsync(fd)
         finally:
             os.close(fd)
-
-
-@contextlib.contextmanager
-def _unlink_on_failure(dir_fd: int, name: str) -> Iterator[None]:
-    """Remove a file when the block fails; the block's error is the one to tell."""
-    try:
-        yield
     except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=dir_fd)
+        _unlink_quietly(dir_fd, name)
         raise
+
+
+def _unlink_quietly(dir_fd: int, name: str) -> None:
+    """Remove what a failed write left; that failure is the one to tell."""
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=dir_fd)

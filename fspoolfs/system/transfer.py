@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 
 from fspoolfs.progress import Progress
-from fspoolfs.system import syscalls
+from fspoolfs.system import files, syscalls
 
 #: The most that is copied between two looks at the cancellation, in bytes.
 PIECE = 64 << 20
@@ -88,10 +88,7 @@ class Transfer:
                 if count:
                     return count
         data = os.pread(source, min(size, _BUFFER), offset)
-        view = memoryview(data)
-        written = 0
-        while written < len(data):
-            written += os.pwrite(target, view[written:], offset + written)
+        files.write_all(target, data, offset)
         return len(data)
 
 

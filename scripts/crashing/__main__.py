@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import secrets
 import signal
 import sys
@@ -23,6 +24,10 @@ from support.requirements import why_no_fuse, why_no_programs
 from support.shell import run
 
 _ROW = "{:<24} {:>7} {:>7} {:>10} {:>7} {:>7} {:>11} {:>8}"
+#: Of a violation this many lines of so many characters are printed; all of it is kept in a file.
+_SHOWN, _WIDTH = 12, 240
+#: What a file is called before it gets its name.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\b")
 _HEADER = ("operation", "changes", "crashes", "completed", "partly", "undone", "violations", "seconds")
 
 
@@ -119,10 +124,24 @@ def _test_operation(
     finally:
         place.close()
     _print_row(operation.name, results, changes=len(experiment.calls), seconds=time.monotonic() - began)
+    _print_violations(experiment, results, place)
+    return results
+
+
+def _print_violations(experiment: Experiment, results: Sequence[Result], place: Workplace) -> None:
+    """The first lines of each, once, with paths that begin in the daemon's own directory."""
+    points: dict[str, list[Point]] = {}
     for result in results:
         for violation in result.violations:
-            print(f"  {_describe(experiment, result.point)}: {violation}")
-    return results
+            text = _TEMPORARY.sub(".TEMPORARY", violation.replace(f"{place.daemon.base}/", ""))
+            points.setdefault(text, []).append(result.point)
+    for text, where in points.items():
+        first = _describe(experiment, where[0]).replace(f"{place.daemon.base}/", "")
+        print(f"  {first}{f' (and {len(where) - 1} more)' if len(where) > 1 else ''}:")
+        lines = text.splitlines()
+        more = [f"... and {len(lines) - _SHOWN} lines more"] if len(lines) > _SHOWN else []
+        for line in (*lines[:_SHOWN], *more):
+            print(f"    {line[:_WIDTH]}")
 
 
 def _choose(points: Sequence[Point], name: str, options: argparse.Namespace) -> Sequence[Point]:

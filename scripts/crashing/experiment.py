@@ -53,11 +53,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
-    """A whole run: the views of each track's pool at the beginning and after each step."""
+    """Whole runs: the views of each track's pool at the beginning and after each step.
+
+    `live` are those of the daemon that did it, `restarted` those of one that was started after the
+    other was stopped: what a crash has to leave.
+    """
 
     calls: tuple[Call, ...]
-    views: Mapping[str, Sequence[View]]
-    known: frozenset[str]
+    live: Mapping[str, Sequence[View]]
+    restarted: Mapping[str, Sequence[View]]
 
 
 class Experiment:
@@ -67,6 +71,7 @@ class Experiment:
         self._operation = operation
         self._place = place
         self._prepare()
+        self._known = self._known_uuids()
         self._recording = self._record()
 
     @property
@@ -86,9 +91,7 @@ class Experiment:
         `keep` is called between the crash and the start.
         """
         place = self._place
-        place.begin_again()
-        place.daemon.start()
-        contract.settle(place.mount)
+        self._begin()
         place.new_log()
         tracer = place.trace(point.kill)
         try:
@@ -124,27 +127,61 @@ class Experiment:
             place.boot()
         place.save()
 
+    def _known_uuids(self) -> frozenset[str]:
+        self._start()
+        known = uuids(self._place.mount)
+        self._place.kill()
+        return known
+
     def _record(self) -> _Recording:
-        place = self._place
-        place.daemon.start()
-        contract.settle(place.mount)
-        known = uuids(place.mount)
-        tracer = place.trace()
+        self._begin()
+        tracer = self._place.trace()
         try:
-            views = {track.pool: self._record_track(track, known) for track in self._operation.tracks}
-            place.kill()
+            live = {track.pool: self._live_views(track) for track in self._operation.tracks}
+            self._place.kill()
             calls = tracer.report().calls
         finally:
             tracer.close()
-        return _Recording(calls, views, known)
+        restarted = {track.pool: self._restarted_views(track) for track in self._operation.tracks}
+        if live != restarted and not self._operation.resumed:
+            shown = [_difference(live[pool], restarted[pool]) for pool in live]
+            raise CrashtestError("a clean restart changes what is shown:\n" + "\n".join(shown))
+        return _Recording(calls, live, restarted)
 
-    def _record_track(self, track: Track, known: frozenset[str]) -> list[View]:
-        views = [self._look(track.pool, known)]
+    def _live_views(self, track: Track) -> list[View]:
+        views = [self._look(track.pool)]
         for step in track.steps:
             self._place.must(step)
             # A step that ends the daemon shows nothing new.
-            views.append(self._look(track.pool, known) if self._place.daemon.is_running else views[-1])
+            views.append(self._look(track.pool) if self._place.is_serving else views[-1])
         return views
+
+    def _restarted_views(self, track: Track) -> list[View]:
+        self._begin()
+        views = [self._restarted_view(track)]
+        for step in track.steps:
+            self._place.must(self._operation.before + step)
+            views.append(self._restarted_view(track))
+        self._place.kill()
+        return views
+
+    def _restarted_view(self, track: Track) -> View:
+        if self._place.is_serving:
+            self._place.daemon.stop()
+        self._place.kill()
+        self._start()
+        return self._look(track.pool)
+
+    def _begin(self) -> None:
+        """Come to the moment at which the operation begins."""
+        self._place.kill()
+        self._place.begin_again()
+        self._start()
+        self._place.must(self._operation.before)
+
+    def _start(self) -> None:
+        self._place.daemon.start()
+        contract.settle(self._place.mount)
 
     # -- a crash and what comes after -------------------------------------------------------------
 
@@ -159,8 +196,7 @@ class Experiment:
     def _after_crash(self, done: Sequence[int]) -> tuple[End | None, list[str]]:
         place, tracks = self._place, self._operation.tracks
         try:
-            place.daemon.start()
-            contract.settle(place.mount)
+            self._start()
             reached = [self._reached(track, count) for track, count in zip(tracks, done, strict=True)]
             wrong = [sentence for step, sentence in reached if step is None]
             wrong += self._contract()
@@ -179,32 +215,49 @@ class Experiment:
 
     def _reached(self, track: Track, done: int) -> tuple[int | None, str]:
         """How many steps of the track have happened: those that returned success, or one more."""
-        views = self._recording.views[track.pool]
-        now = self._look(track.pool, self._recording.known)
+        views = self._recording.restarted[track.pool]
+        now = self._look(track.pool)
         for step in (done + 1, done):
             if step < len(views) and now == views[step]:
                 return step, ""
-        difference = difflib.unified_diff(
-            views[done].lines, now.lines, f"after {done} steps", "after the crash", lineterm="", n=0
+        return None, (
+            f"pool {track.pool}, of which {done} steps had returned success, is neither before nor after the "
+            f"next one:\n{_difference(views[done : done + 1], [now])}"
         )
-        return None, f"pool {track.pool} is neither before nor after an operation:\n" + "\n".join(difference)
 
     def _finish(self, reached: Sequence[int]) -> list[str]:
         """What did not happen can be done now; the end is then that of a run without a crash."""
-        for track, step in zip(self._operation.tracks, reached, strict=True):
-            count, line = self._run(replace(track, steps=track.steps[step:]))
+        rests = [
+            replace(track, steps=track.steps[step:])
+            for track, step in zip(self._operation.tracks, reached, strict=True)
+            if step < len(track.steps)
+        ]
+        if rests:
+            self._place.must(self._operation.before)
+        for rest in rests:
+            _, line = self._run(rest)
             if line:
-                return [f"after the crash it cannot be done again: {line}"]
-            if count and self._place.daemon.is_running:
-                found, sentence = self._reached(track, len(track.steps))
-                if found is None:
-                    return [f"done again after the crash, {sentence}"]
-        return self._contract() if self._place.daemon.is_running else []
+                return [f"what the crash undid cannot be done: {line}"]
+            if self._place.is_serving:
+                last, now = self._recording.live[rest.pool][-1], self._look(rest.pool)
+                if now != last:
+                    return [f"what the crash undid comes out otherwise:\n{_difference([last], [now])}"]
+        return self._contract() if self._place.is_serving else []
 
-    def _look(self, pool: str, known: frozenset[str]) -> View:
+    def _look(self, pool: str) -> View:
         """Where a crash had left something to be finished, only an active pool's storage is settled."""
-        view = look(self._place.mount, self._place.storage, pool, known)
+        view = look(self._place.mount, self._place.storage, pool, self._known)
         return view if view.active or self._operation.interrupted is None else replace(view, found=())
 
     def _contract(self) -> list[str]:
         return contract.violations(self._place.mount, self._place.state, _STRANGERS, self._place.new_log())
+
+
+def _difference(before: Sequence[View], after: Sequence[View]) -> str:
+    """The lines that differ."""
+    old, new = ("\n".join(line for view in views for line in view.lines) for views in (before, after))
+    return "\n".join(
+        line
+        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
+        if not line.startswith(("---", "+++", "@@"))
+    )

@@ -30,11 +30,15 @@ class Interrupted:
 class Operation:
     """`prepare` comes on top of what all have; the tracks then run at the same time.
 
-    With `interrupted` the operation finds what a crash left, on a host that was booted since.
+    `before` is done again after each start of the daemon, because a start undoes it. `resumed` marks
+    what a start of the daemon carries on, so that a pool looks different after it. With `interrupted`
+    the operation finds what a crash left, on a host that was booted since.
     """
 
     name: str
     prepare: str = ""
+    before: str = ""
+    resumed: bool = False
     tracks: tuple[Track, ...]
     interrupted: Interrupted | None = None
 
@@ -69,8 +73,8 @@ _NO_TRASH = (
     """echo "<fspool type='dir'><name>tank</name><trash retention='none'/></fspool>" > "$P/config.xml"\n"""
 )
 #: A change of the target waits for the next start.
+_MADE_ELSEWHERE = 'mkdir "$S/elsewhere"\n'
 _PENDING = (
-    'mkdir "$S/elsewhere"\n'
     """echo "<fspool type='dir'><name>tank</name><target><path>$S/elsewhere</path></target></fspool>" """
     '> "$P/config.xml"\n'
 )
@@ -89,8 +93,15 @@ def _item(name: str, rest: str = "") -> str:
     return f"""echo "<fs><name>{name}</name><source fspool='tank'/>{rest}</fs>" """
 
 
-def _one(name: str, *steps: str, prepare: str = "", pool: str = "tank") -> Operation:
-    return Operation(name=name, prepare=prepare, tracks=(Track(pool, steps),))
+def _one(
+    name: str,
+    *steps: str,
+    prepare: str = "",
+    before: str = "",
+    pool: str = "tank",
+    resumed: bool = False,
+) -> Operation:
+    return Operation(name=name, prepare=prepare, before=before, tracks=(Track(pool, steps),), resumed=resumed)
 
 
 def _recovery(line: str, *, at: int) -> Operation:
@@ -109,13 +120,22 @@ _POOL_OPERATIONS = (
         """echo "<fspool type='dir'><name>new</name><trash retention='48h'/></fspool>" > "$M/define" """,
         pool="new",
     ),
-    _one("pool redefine", _OPEN_TO_ALL.rstrip()),
-    _one("pool redefine inactive", _OPEN_TO_ALL.rstrip(), prepare=_STOPPED),
-    _one("pool redefine pending", _PENDING.splitlines()[1], prepare='mkdir "$S/elsewhere"\n'),
+    _one("pool redefine", _OPEN_TO_ALL),
+    _one("pool redefine inactive", _OPEN_TO_ALL, prepare=_STOPPED),
+    # A pool that was active is started with the daemon, and a start takes up what is pending.
+    _one("pool redefine pending", _PENDING, prepare=_MADE_ELSEWHERE, resumed=True),
+    _one("pool redefine pending away", _OPEN_TO_ALL, prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool build", 'echo build > "$M/pools/new/status"', prepare=_NEW_POOL, pool="new"),
+    _one(
+        "pool build deep",
+        'echo build > "$M/pools/new/status"',
+        prepare="""echo "<fspool type='dir'><name>new</name><target><path>$S/a/b/new</path></target>"""
+        '</fspool>" > "$M/define"\n',
+        pool="new",
+    ),
     _one("pool first start", 'echo start > "$M/pools/new/status"', prepare=_BUILT, pool="new"),
     _one("pool start", 'echo start > "$P/status"', prepare=_STOPPED),
-    _one("pool start pending", 'echo start > "$P/status"', prepare=_PENDING + _STOPPED),
+    _one("pool start pending", 'echo start > "$P/status"', prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool stop", 'echo stop > "$P/status"'),
     _one("pool stop changed", 'mkdir "$P/items/new"', 'echo stop > "$P/status"'),
     _one("pool destroy", 'echo destroy > "$P/status"'),
@@ -128,8 +148,11 @@ _POOL_OPERATIONS = (
     _one(
         "pool undefine",
         'rmdir "$M/pools/tank"',
-        prepare=_PENDING + 'echo 1 > "$P/autostart"\n' + _STOPPED,
+        prepare='echo 1 > "$P/autostart"\n' + _STOPPED,
+        before=_STOPPED,
+        resumed=True,
     ),
+    _one("pool undefine pending", 'rmdir "$M/pools/tank"', prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool undefine and define", 'rmdir "$M/pools/tank"', 'mkdir "$M/pools/tank"', prepare=_STOPPED),
     _one("pool autostart on", 'echo 1 > "$P/autostart"'),
     _one("pool autostart off", 'echo 0 > "$P/autostart"', prepare='echo 1 > "$P/autostart"\n'),

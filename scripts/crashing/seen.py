@@ -42,7 +42,7 @@ def look(mount: Path, storage: Path, name: str, known: frozenset[str]) -> View:
     defined = pool.is_dir()
     root = Path(os.readlink(pool / "root")) if defined else storage / "pools" / name
     told = list(_told(pool)) if defined else ["not defined"]
-    found = list(_found(root, ""))
+    found = [*_above(root, storage), *_found(root, "")]
     if defined:
         found += _trash(pool, root)
     status = (pool / "status").read_text().split()[0] if defined else ""
@@ -82,6 +82,14 @@ def _files(directory: Path, names: tuple[str, ...]) -> Iterator[str]:
         path = directory / name
         if path.exists():
             yield f"{name} {path.read_text()}"
+
+
+def _above(root: Path, storage: Path) -> Iterator[str]:
+    """The directories that were made for `root`, which others could harm it through."""
+    if root.exists():
+        for above in root.relative_to(storage).parents[:-1]:
+            info = (storage / above).stat()
+            yield f"above the root: {above} {stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid}"
 
 
 def _trash(pool: Path, root: Path) -> Iterator[str]:

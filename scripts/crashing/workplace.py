@@ -9,6 +9,7 @@ from pathlib import Path
 from crashing.errors import CrashtestError
 from crashing.tracer import Kill, Tracer
 from support.daemon import Daemon
+from support.machine import is_mounted
 from support.shell import run, sh
 
 #: No verb may go on in the background because the machine is slow.
@@ -72,6 +73,11 @@ class Workplace:
             directories=(str(self.state), str(self.storage)),
             kill=kill,
         )
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the daemon runs and has not begun to end; the end of one that is followed shows late."""
+        return self.daemon.is_running and is_mounted(self.mount)
 
     def kill(self) -> None:
         """Kill the daemon if it runs. Its mount stays, as it does when nobody is there to clean up."""

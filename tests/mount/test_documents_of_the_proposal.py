@@ -134,10 +134,8 @@ def test_the_proposed_directory_pool_and_item_live_a_whole_life(own_tree: Contro
     root = own_tree.daemon.storage / "fspool" / "root"
     request(own_tree.define, DIRECTORY.replace("/path/to/fspool/root", str(root)))
     request(own_tree.define, DIRECTORY.replace("/path/to/fspool/root", str(root)))  # the same again
-    request(
-        own_tree.define,
-        f"<fspool type='dir'><name>name</name><target><path>{own_tree.daemon.storage}/name</path></target></fspool>",
-    )
+    target = f"<target><path>{own_tree.daemon.storage}/name</path></target>"
+    request(own_tree.define, f"<fspool type='dir'><name>name</name>{target}</fspool>")
     for name in ("fspool", "name"):
         request(own_tree.pools / name / "status", "build")
         request(own_tree.pools / name / "status", "start")

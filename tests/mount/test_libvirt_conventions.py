@@ -322,10 +322,8 @@ def test_a_path_of_an_item_that_leads_out_of_its_pool_is_refused(
     tree: ControlTree, some_pool: Path, path: str
 ) -> None:
     with refused(errno.EINVAL):
-        request(
-            tree.define,
-            f"<fs><name>out</name><source fspool='{some_pool.name}'/><target><path>{path}</path></target></fs>",
-        )
+        target = f"<target><path>{path}</path></target>"
+        request(tree.define, f"<fs><name>out</name><source fspool='{some_pool.name}'/>{target}</fs>")
     assert "path" in last_error(some_pool) + last_error(tree.mount)
     assert not (some_pool / "items" / "out").exists()
 

@@ -147,11 +147,12 @@ def test_directories_moved_away_under_the_walk_end_it(
     make_chain(tmp_path / "tree", walking.OPEN_LEVELS + 10)
     (tmp_path / "elsewhere").mkdir()
     real = walking.Descent.leave
-    moved = []
+    moved: list[str] = []
 
     def leave(self: walking.Descent) -> walking.Place:
         if not moved:
-            moved.append(os.rename(tmp_path / "tree/d/d/d", tmp_path / "elsewhere/d"))
+            moved.append("d")
+            os.rename(tmp_path / "tree/d/d/d", tmp_path / "elsewhere/d")
         return real(self)
 
     monkeypatch.setattr(walking.Descent, "leave", leave)

@@ -250,7 +250,7 @@ def test_want_of_descriptors_is_never_taken_for_unused(
     def exhausted(path: str, flags: int) -> int:
         raise OSError(24, "Too many open files", path)
 
-    monkeypatch.setattr(mounttable.os, "open", exhausted)
+    monkeypatch.setattr(os, "open", exhausted)
     with pytest.raises(OSError, match="Too many open files"):
         watch.uses(str(tmp_path))
 

@@ -230,11 +230,12 @@ def test_a_directory_swapped_for_another_one_is_found_by_its_parent(
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
     real = os.rmdir
-    swapped = []
+    swapped: list[str] = []
 
     def rmdir(name: str, *, dir_fd: int) -> None:
         if not swapped:
-            swapped.append(os.rename(tree / "sub", tree / "aside"))
+            swapped.append("sub")
+            os.rename(tree / "sub", tree / "aside")
             (tree / "sub").mkdir()
             (tree / "sub/file").touch()
         real(name, dir_fd=dir_fd)
@@ -270,12 +271,13 @@ def test_directories_moved_away_under_the_walk_make_it_begin_again(
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim/precious").touch()
     real = os.rmdir
-    moved = []
+    moved: list[str] = []
 
     def rmdir(name: str, *, dir_fd: int) -> None:
         if not moved:
             # Everything below the fifth level, where the walk is, goes to the victim.
-            moved.append(os.rename(tmp_path / "tree/d/d/d/d/d", tmp_path / "victim/d"))
+            moved.append("d")
+            os.rename(tmp_path / "tree/d/d/d/d/d", tmp_path / "victim/d")
         real(name, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "rmdir", rmdir)
@@ -320,14 +322,18 @@ def test_a_directory_swapped_for_a_link_again_and_again_is_removed_and_not_follo
         assert os.listdir(tmp_path) == ["victim"]
 
 
-def test_progress_is_told_in_batches(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told_in_batches(tmp_path: Path, here: int) -> None:
     (tmp_path / "tree").mkdir()
     for number in range(1000):
         (tmp_path / "tree" / str(number)).touch()
     told: list[int] = []
-    progress = Progress()
-    real = Progress.advance
-    monkeypatch.setattr(Progress, "advance", lambda self, count=1: (told.append(count), real(self, count))[1])
+
+    class Listening(Progress):
+        def advance(self, count: int = 1) -> None:
+            told.append(count)
+            super().advance(count)
+
+    progress = Listening()
     remove_tree(here, "tree", progress)
     assert sum(told) == progress.done == 1001
     assert len(told) <= 1001 // removal._BATCH + 2

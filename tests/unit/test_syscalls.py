@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -102,9 +103,9 @@ def test_walk_opens_a_link_itself_when_asked_to(tree: int) -> None:
 
 def test_walk_leaves_no_descriptor_behind(tree: int) -> None:
     before = os.listdir("/proc/self/fd")
-    for path, expected in PATHS.items():
-        fd_or_number = number_of(lambda path=path: os.close(syscalls.walk_open(tree, path, _DIRECTORY, 0, 1)))
-        assert bool(fd_or_number) == bool(expected)
+    for path in PATHS:
+        with contextlib.suppress(OSError):
+            os.close(syscalls.walk_open(tree, path, _DIRECTORY, 0, syscalls.RESOLVE_NO_XDEV))
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -180,7 +181,7 @@ def test_syncfs_takes_a_directory_and_tells_a_bad_descriptor(tmp_path: Path) -> 
 
 def test_calls_interrupted_by_a_signal_are_repeated(tree: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = syscalls._openat2
-    answers = [failing(errno.EINTR), failing(errno.EINTR), real]
+    answers: list[Callable[..., int]] = [failing(errno.EINTR), failing(errno.EINTR), real]
     monkeypatch.setattr(syscalls, "_openat2", lambda *arguments: answers.pop(0)(*arguments))
     os.close(syscalls.openat2(tree, "a", _DIRECTORY))
     assert not answers
