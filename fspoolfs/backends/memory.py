@@ -70,6 +70,25 @@ class _Bystander:
         return nullcontext()
 
 
+class _Gate:
+    """An interceptor that lets nothing through once it is closed, not even what waited in the other."""
+
+    def __init__(self, other: Interceptor) -> None:
+        self._other = other
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def enter(self, operation: str, path: str) -> None:
+        self._other.enter(operation, path)
+        if self._closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), path)
+
+    def change(self) -> AbstractContextManager[None]:
+        return self._other.change()
+
+
 class MemoryLog:
     """A file of a `MemoryTree` that is written in place."""
 
@@ -77,7 +96,7 @@ class MemoryLog:
         self._tree = tree
         self._path = path
         self._inode = tree.inode(path)
-        self._interceptor = interceptor
+        self._interceptor = _Gate(interceptor)
 
     def read(self, offset: int, size: int) -> bytes:
         self._interceptor.enter("log_read", self._path)
@@ -94,7 +113,8 @@ class MemoryLog:
             self._tree.sync_content(self._inode)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Later calls fail with EBADF."""
+        self._interceptor.close()
 
 
 class MemoryRoot:
@@ -103,7 +123,7 @@ class MemoryRoot:
     def __init__(self, tree: MemoryTree, path: str, *, interceptor: Interceptor | None = None) -> None:
         self.tree = tree
         self._path = path
-        self._interceptor: Interceptor = interceptor or _Bystander()
+        self._interceptor = _Gate(interceptor or _Bystander())
 
     @property
     def path(self) -> str:
@@ -271,4 +291,5 @@ class MemoryRoot:
         return self.tree.space()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Later calls fail with EBADF."""
+        self._interceptor.close()

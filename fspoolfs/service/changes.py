@@ -19,9 +19,17 @@ import trio
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
-from fspoolfs.errors import ExistsError, FspoolError, InProgressError, NotFoundError, StorageError
+from fspoolfs.errors import (
+    AccessError,
+    ExistsError,
+    FspoolError,
+    InProgressError,
+    NotFoundError,
+    StorageError,
+)
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.service.access import Caller
 from fspoolfs.service.intents import Intent, Outcome
 
 
@@ -116,7 +124,7 @@ class ItemChange(ABC):
 
 
 class CreateItem(ItemChange):
-    """Make a new item, take over a directory that is there (`adopt`), or place a finished clone.
+    """Make a new item, take over a directory for `adopter`, or place a finished clone.
 
     `unset` are the permissions that the document left open: an adopted directory keeps its own.
     """
@@ -126,7 +134,7 @@ class CreateItem(ItemChange):
         filesystem: FileSystem,
         definition: ItemDefinition,
         *,
-        adopt: bool = False,
+        adopter: Caller | None = None,
         unset: Permissions | None = None,
         staged: bool = False,
         on_done: Callable[[Exception | None], None],
@@ -140,7 +148,7 @@ class CreateItem(ItemChange):
             on_done=on_done,
         )
         self.definition = definition
-        self._adopt = adopt
+        self._adopter = adopter
         self._unset = unset or Permissions()
         self._staged = staged
         self._adopted: ItemDefinition | None = None
@@ -152,11 +160,11 @@ class CreateItem(ItemChange):
         self.filesystem.check(self.definition)
         found = self.is_directory(location)
         if found is not None:
-            if not (self._adopt and found):
+            if self._adopter is None or not found:
                 kind = "a directory" if found else "something that is no directory"
                 advice = "; write a definition to take it over" if found and not self._staged else ""
                 raise ExistsError(f"{self.what}: {kind} is already at /{location} in the pool{advice}")
-            self._take_over(location)
+            self._take_over(location, self._adopter)
         self._document = formatting.format_item(self.definition)
         return Intent(
             outcome=Outcome.PLACED,
@@ -167,9 +175,11 @@ class CreateItem(ItemChange):
             adopted=self._adopted is not None,
         ).encode(self._document)
 
-    def _take_over(self, location: str) -> None:
+    def _take_over(self, location: str, adopter: Caller) -> None:
         """An adopted directory keeps the owner, group and mode that the document does not name."""
         info = self.root.stat(location)
+        if not adopter.administers and info.owner != adopter.uid:
+            raise AccessError(f"{self.what}: /{location} belongs to another user and cannot be taken over")
         wanted, real = (
             self.definition.permissions,
             Permissions(mode=stat.S_IMODE(info.mode), owner=info.owner, group=info.group),

@@ -10,7 +10,7 @@ from uuid import UUID
 import trio
 
 from fspoolfs.backends import layout
-from fspoolfs.backends.filesystem import Cloner, FileSystem, Measurer
+from fspoolfs.backends.filesystem import Cloner, Measurer
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin
 from fspoolfs.model.states import ItemVerb, enter_item
@@ -20,7 +20,7 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.jobs import Job
-from fspoolfs.service.objects import Item, Measured, Pool
+from fspoolfs.service.objects import Attached, Item, Measured, Pool
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Clones(ItemWork):
         self, pool: Pool, item: Item, new_name: str, snapshot: str | None, caller: Caller
     ) -> None:
         """Make a new item that holds what `item` holds."""
+        self.check_present(pool, pool.active(), item)
         access.check_create(pool.name, pool.definition.permissions, caller)
         wanted = replace(
             item.definition,
@@ -61,7 +62,7 @@ class Clones(ItemWork):
         if not isinstance(filesystem, Cloner):
             raise UnsupportedError(f"the {filesystem.name} file system of pool {pool.name} cannot clone")
         cloner: Cloner = filesystem
-        item, lease = await self.reserve(pool, definition)
+        item, lease = await self.reserve(pool, attached, definition)
         job = Job("clone", f"item {source.name} to {item.name}")
         item.job = job
         staging, origin = layout.staging(item.uuid), source.definition.location
@@ -74,7 +75,7 @@ class Clones(ItemWork):
 
         def done(error: Exception | None) -> None:
             lease.release()
-            self.created(pool, item, change.definition, error, via_tree=False)
+            self.created(pool, attached, item, change.definition, error, via_tree=False)
 
         change = CreateItem(filesystem, definition, staged=True, on_done=done)
 
@@ -83,20 +84,20 @@ class Clones(ItemWork):
                 await self.context.in_thread(pool, copy, job.progress)
             except BaseException as error:
                 with trio.CancelScope(shield=True):
-                    await self._discard_clone(pool, filesystem, definition.uuid)
+                    await self._discard_clone(pool, attached, definition.uuid)
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
-            await self.context.commit(pool, change, patient=True)
+            await self.context.commit(pool, attached, change, patient=True)
 
         await self.context.run_job(pool, job, work, item=item.name)
         return item
 
-    async def _discard_clone(self, pool: Pool, filesystem: FileSystem, uuid: UUID | None) -> None:
+    async def _discard_clone(self, pool: Pool, attached: Attached, uuid: UUID | None) -> None:
         assert uuid is not None
 
         def discard() -> None:
             try:
-                filesystem.move(layout.staging(uuid), layout.purge(uuid))
+                attached.filesystem.move(layout.staging(uuid), layout.purge(uuid))
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -104,11 +105,12 @@ class Clones(ItemWork):
 
         with trio.move_on_after(self.context.grace):
             await trio.to_thread.run_sync(discard, abandon_on_cancel=True)
-        pool.rubbish.set()
+        attached.rubbish.set()
 
     async def measure(self, pool: Pool, item: Item) -> None:
         """Count what the item holds, as a job."""
         attached = pool.active()
+        self.check_present(pool, attached, item)
         enter_item(item.name, item.state, ItemVerb.MEASURE)
         filesystem = attached.filesystem
         if not isinstance(filesystem, Measurer):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
@@ -104,6 +105,11 @@ class Committer:
         if self._closing_error is not None:
             raise self._closing_error
 
+    def abandon(self) -> None:
+        """Give up storage that does not answer: what its thread still does from now on fails."""
+        self.broken = FspoolError(f"pool {self._name} was let go while its storage did not answer")
+        self._journal.abandon()
+
     def _ensure_thread(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"commit-{self._name}", daemon=True)
@@ -145,7 +151,7 @@ class Committer:
             self._journal.close()
         except OSError as error:
             self._closing_error = StorageError.from_os(f"close the journal of pool {self._name}", error)
-        self._token.run_sync_soon(self._closed.set)
+        self._tell(self._closed.set)
 
     def _mark(self) -> None:
         """Make the journal's records stable and say so durably, so that nothing is replayed."""
@@ -182,11 +188,18 @@ class Committer:
             done = {id(change) for change, _ in results}
             results.extend((change, self.broken) for change in batch if id(change) not in done)
             if not isinstance(error, Exception):
-                self._token.run_sync_soon(self._closed.set)
+                self._tell(self._closed.set)
                 raise
         finally:
             for change, result in results:
-                self._token.run_sync_soon(change.settle, result)
+                self._tell(change.settle, result)
+
+    def _tell(self, act: Callable[..., object], *arguments: object) -> None:
+        """Call `act` in the event loop; it may be gone when storage answers at last."""
+        try:
+            self._token.run_sync_soon(act, *arguments)
+        except trio.RunFinishedError:
+            log.debug("pool %s: nobody is left to hear of a change", self._name)
 
     def _carry_out(self, batch: list[Change], results: _Results) -> None:
         journalled: list[Change] = []

@@ -16,7 +16,7 @@ from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.deadlines import Deadlines
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.jobs import Job, JobRunner
-from fspoolfs.service.objects import Pool
+from fspoolfs.service.objects import Attached, Pool
 from fspoolfs.service.usage import UseFinder
 
 T = TypeVar("T")
@@ -42,20 +42,20 @@ class Context:
             pool.changed = int(time.time())
             self.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
 
-    async def commit(self, pool: Pool, change: ItemChange, *, patient: bool = False) -> None:
+    async def commit(
+        self, pool: Pool, attached: Attached, change: ItemChange, *, patient: bool = False
+    ) -> None:
         """Have `change` carried out and wait for the end, up to the grace time unless `patient`.
 
         Raises how it failed, or `InProgressError`.
         """
-        pool.changes_in_flight += 1
 
         def settled(error: Exception | None) -> None:
-            pool.changes_in_flight -= 1
-            if isinstance(error, StorageError):
+            if isinstance(error, StorageError) or attached.committer.broken is not None:
                 self.suspect(pool)
 
         change.watch(settled)
-        pool.active().committer.submit(change)
+        attached.committer.submit(change)
         if not patient:
             self.deadlines.add(change.let_go)
         await change.outcome()

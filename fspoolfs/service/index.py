@@ -19,8 +19,10 @@ from uuid import UUID
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.infos import FileInfo
+from fspoolfs.names import check_item_path
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,10 @@ class Index:
             _, inode, size, mtime_ns, ctime_ns, uuid, capacity, path, mode, owner, group = row
             if (inode, size, mtime_ns, ctime_ns) != (info.inode, info.size, info.mtime_ns, info.ctime_ns):
                 return None
+            if path is not None:
+                path = check_item_path(path)
+            if not (capacity is None or int(capacity) > 0):
+                return None
             return ItemDefinition(
                 name=name,
                 uuid=UUID(int=uuid),
@@ -100,12 +106,14 @@ class Index:
                 path=path,
                 permissions=self._share(mode, owner, group),
             )
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError, FspoolError):
             return None
 
     def _share(self, mode: int | None, owner: int | None, group: int | None) -> Permissions:
         key = (mode, owner, group)
         found = self._permissions.get(key)
         if found is None:
+            if not all(value is None or int(value) >= 0 for value in key):
+                raise ValueError(f"{key} are no mode, owner and group")
             found = self._permissions[key] = Permissions(mode=mode, owner=owner, group=group)
         return found

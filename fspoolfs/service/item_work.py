@@ -10,16 +10,23 @@ from uuid import UUID, uuid4
 import trio
 
 from fspoolfs import names
-from fspoolfs.errors import AccessError, BusyError, ExistsError, InvalidError, NotFoundError
+from fspoolfs.errors import (
+    AccessError,
+    BusyError,
+    ExistsError,
+    InactiveError,
+    InvalidError,
+    NotFoundError,
+)
 from fspoolfs.model.definitions import ItemDefinition
-from fspoolfs.model.states import ItemState
+from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import access, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.locks import Lease
-from fspoolfs.service.objects import Item, Pool, TrashEntry
+from fspoolfs.service.objects import Attached, Item, Pool, TrashEntry
 
 
 class ItemWork:
@@ -56,24 +63,24 @@ class ItemWork:
             if entry.uuid == uuid:
                 raise ExistsError(f"uuid {uuid} is that of {entry.name} in the trash of pool {pool.name}")
 
-    async def reserve(self, pool: Pool, definition: ItemDefinition) -> tuple[Item, Lease]:
+    async def reserve(self, pool: Pool, attached: Attached, definition: ItemDefinition) -> tuple[Item, Lease]:
         """Take the name and the place for an item that is being made."""
-        lease = await self.acquire(pool, definition.name)
+        lease = await self.acquire(pool, attached, definition.name)
         try:
-            pool.active()
-            if definition.name in pool.items:
+            if definition.name in attached.items:
                 raise ExistsError(f"item {definition.name} exists already in pool {pool.name}")
-            pool.locations.check(definition.location, definition.name)
+            attached.locations.check(definition.location, definition.name)
         except BaseException:
             lease.release()
             raise
         item = Item(definition, ItemState.CREATING, changed=int(time.time()))
-        pool.put(item)
+        attached.put(item)
         return item, lease
 
     def created(
         self,
         pool: Pool,
+        attached: Attached,
         item: Item,
         definition: ItemDefinition,
         error: Exception | None,
@@ -81,7 +88,7 @@ class ItemWork:
         via_tree: bool,
     ) -> None:
         if error is not None:
-            pool.drop(item)
+            attached.drop(item)
             self.gone(pool, "item-failed", item.name, item.number, reason=str(error))
             return
         item.definition = definition
@@ -98,26 +105,42 @@ class ItemWork:
         entry = pool.trash.get(name)
         if entry is None:
             raise NotFoundError(f"there is nothing called {name} in the trash of pool {pool.name}")
+        if entry.busy:
+            raise BusyError(f"{name} is still on its way into the trash of pool {pool.name}")
         return entry
 
-    async def acquire(self, pool: Pool, *names: str) -> Lease:
-        """Wait for other changes of these items; `BusyError` when they take too long."""
-        if not any(pool.locks.held(name) for name in names):
-            return await pool.locks.acquire(*names)
+    async def acquire(self, pool: Pool, attached: Attached, *names: str) -> Lease:
+        """Wait for other changes of these items.
+
+        Raises `BusyError` when they take too long, `InactiveError` when the pool was stopped.
+        """
+        if not any(attached.locks.held(name) for name in names):
+            return await attached.locks.acquire(*names)
         with trio.move_on_after(self.context.grace):
-            return await pool.locks.acquire(*names)
+            lease = await attached.locks.acquire(*names)
+            if pool.attached is not attached or pool.state is not PoolState.ACTIVE:
+                lease.release()
+                raise InactiveError(f"pool {pool.name} was stopped meanwhile")
+            return lease
         raise BusyError(f"pool {pool.name}: a change of {' or '.join(names)} has not ended yet")
 
-    async def lock(self, pool: Pool, item: Item, *others: str) -> Lease:
-        lease = await self.acquire(pool, item.name, *others)
-        if pool.items.get(item.name) is not item:
+    async def lock(self, pool: Pool, attached: Attached, item: Item, *others: str) -> Lease:
+        lease = await self.acquire(pool, attached, item.name, *others)
+        try:
+            self.check_present(pool, attached, item)
+        except BaseException:
             lease.release()
-            raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
+            raise
         return lease
 
-    def in_use(self, pool: Pool, what: str) -> Callable[[str], None]:
+    def check_present(self, pool: Pool, attached: Attached, item: Item) -> None:
+        """Raise `NotFoundError` when `item` is gone; an open file can still lead to it."""
+        if attached.items.get(item.name) is not item:
+            raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
+
+    def in_use(self, attached: Attached, what: str) -> Callable[[str], None]:
         """A check, for the committer's thread, that no one has mounted a directory of the pool."""
-        root, finder = pool.active().root.path, self.context.finder
+        root, finder = attached.root.path, self.context.finder
 
         def check(location: str) -> None:
             found = usage.of_location(finder.uses(root), location)
@@ -126,8 +149,8 @@ class ItemWork:
 
         return check
 
-    async def commit(self, pool: Pool, change: ItemChange) -> None:
-        await self.context.commit(pool, change)
+    async def commit(self, pool: Pool, attached: Attached, change: ItemChange) -> None:
+        await self.context.commit(pool, attached, change)
 
     def publish(self, kind: str, pool: Pool, item: str, *, via_tree: bool = False, **details: str) -> None:
         self.context.events.publish(

@@ -41,16 +41,20 @@ class Items(ItemWork):
         definition = self.complete(pool, wanted, caller)
         if definition.origin is not None:
             return await self._clones.clone(pool, definition, caller)
-        item, lease = await self.reserve(pool, definition)
+        item, lease = await self.reserve(pool, attached, definition)
 
         def done(error: Exception | None) -> None:
             lease.release()
-            self.created(pool, item, change.definition, error, via_tree=via_tree)
+            self.created(pool, attached, item, change.definition, error, via_tree=via_tree)
 
         change = CreateItem(
-            attached.filesystem, definition, adopt=adopt, unset=wanted.permissions, on_done=done
+            attached.filesystem,
+            definition,
+            adopter=caller if adopt else None,
+            unset=wanted.permissions,
+            on_done=done,
         )
-        await self.commit(pool, change)
+        await self.commit(pool, attached, change)
         return item
 
     async def define(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> Item:
@@ -66,7 +70,7 @@ class Items(ItemWork):
             raise InvalidError(f"the document defines item {wanted.name}, not {item.name}; rename it with mv")
         if wanted.pool not in (None, pool.name):
             raise InvalidError(f"item {wanted.name} names pool {wanted.pool} as its source, not {pool.name}")
-        lease = await self.lock(pool, item)
+        lease = await self.lock(pool, attached, item)
         try:
             working = enter_item(item.name, item.state, ItemVerb.DEFINE)
             old = item.definition
@@ -91,7 +95,7 @@ class Items(ItemWork):
             item.changed = int(time.time())
             self.publish("item-changed", pool, item.name, changed=" ".join(changed))
 
-        await self.commit(pool, UpdateItem(attached.filesystem, old, new, on_done=done))
+        await self.commit(pool, attached, UpdateItem(attached.filesystem, old, new, on_done=done))
         return item
 
     def _merge(self, old: ItemDefinition, wanted: ItemDefinition) -> ItemDefinition:
@@ -128,41 +132,43 @@ class Items(ItemWork):
         item = self.find(pool, name)
         if name == new_name:
             return
-        lease = await self.lock(pool, item, new_name)
+        lease = await self.lock(pool, attached, item, new_name)
         try:
             working = enter_item(item.name, item.state, ItemVerb.RENAME)
-            if new_name in pool.items:
+            if new_name in attached.items:
                 raise ExistsError(f"item {new_name} exists already in pool {pool.name}")
             old = item.definition
             new = replace(old, name=new_name)
-            pool.locations.check(new.location, new_name, besides=name)
+            attached.locations.check(new.location, new_name, besides=name)
         except BaseException:
             lease.release()
             raise
+        # Holds the name and the place that the item is about to take.
         placeholder = Item(new, ItemState.CREATING)
         item.state = working
-        pool.items[new_name] = placeholder
+        attached.put(placeholder)
 
         def done(error: Exception | None) -> None:
             lease.release()
-            del pool.items[new_name]
+            attached.drop(placeholder)
             item.state = ItemState.READY
             if error is not None:
                 item.error = as_refusal(error)
                 return
-            pool.drop(item)
+            attached.drop(item)
             item.definition, item.error = new, None
             item.changed = int(time.time())
-            pool.put(item)
+            attached.put(item)
             self.publish("item-renamed", pool, new_name, via_tree=via_tree, old=name)
 
         await self.commit(
             pool,
+            attached,
             RenameItem(
                 attached.filesystem,
                 old,
                 new,
-                in_use=self.in_use(pool, f"rename item {name}"),
+                in_use=self.in_use(attached, f"rename item {name}"),
                 on_done=done,
             ),
         )

@@ -107,6 +107,12 @@ class Lifecycle:
 
         await self._run(pool, PoolVerb.DELETE, caller, work, after=PoolState.INACTIVE)
 
+    async def undefine(self, pool: Pool, caller: Caller, *, via_tree: bool = False) -> None:
+        """Forget the definition; a pool that failed while it was active is let go first."""
+        if pool.state is PoolState.FAILED and pool.attached is not None:
+            await self.destroy(pool, caller)
+        await self._pools.undefine(pool, caller, via_tree=via_tree)
+
     async def refresh(self, pool: Pool, caller: Caller) -> None:
         """Look again at what the storage holds."""
 
@@ -136,6 +142,7 @@ class Lifecycle:
         """
         if not caller.administers:
             raise AccessError(f"user {caller.uid} may not {verb} pool {pool.name}")
+        self._pools.check_known(pool)
         if pool.unreadable is not None:
             raise pool.unreadable
         working = enter_pool(pool.name, pool.state, verb)
@@ -150,7 +157,8 @@ class Lifecycle:
                 await work(job)
             except BaseException as error:
                 pool.error = _as_refusal(verb, pool, error)
-                self._context.set_state(pool, failed or before)
+                lost = before is PoolState.ACTIVE and pool.attached is None
+                self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
                 raise
             pool.error = None
             self._context.set_state(pool, after)
@@ -184,13 +192,12 @@ class Lifecycle:
         pool.attached = opened.attached
         pool.space = opened.space
         for item in opened.items:
-            pool.put(item)
+            opened.attached.put(item)
         for entry in opened.trash:
-            pool.trash[entry.name] = entry
+            opened.attached.trash[entry.name] = entry
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
-        pool.rubbish = trio.Event()
         if opened.rubbish:
-            pool.rubbish.set()
+            opened.attached.rubbish.set()
         if opened.parsed > MANY:
             self._companion.save_index_soon(pool, opened.attached)
 
@@ -211,22 +218,19 @@ class Lifecycle:
             raise usage.refuse(f"stop pool {pool.name}", found)
 
     async def _stop(self, pool: Pool, *, force: bool) -> None:
-        attached = pool.attached
+        """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
+        attached, definition = pool.attached, pool.definition
         if attached is not None:
             await self._close(pool, attached, force=force)
-            definition = pool.definition
+            pool.forget()
+            self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
             await trio.to_thread.run_sync(
                 lambda: attached.source.detach(definition, force=force), abandon_on_cancel=True
             )
-        pool.forget()
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
-        self._forget_items(pool)
 
     async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
-        """End all work on the root and leave it synced.
-
-        Storage that does not answer keeps its descriptors: a thread may still be using them.
-        """
+        """End all work on the root and leave it synced."""
         self._companion.end(pool)
         for item in pool.items.values():
             if item.job is not None and item.job.running:
@@ -241,17 +245,13 @@ class Lifecycle:
                 if not force:
                     log.warning("pool %s: %s", pool.name, error)
             for _ in range(THREADS_PER_POOL):
-                await pool.limiter.acquire_on_behalf_of(object())
+                await attached.limiter.acquire_on_behalf_of(object())
             answered = True
-        pool.limiter = trio.CapacityLimiter(THREADS_PER_POOL)
-        if answered:
-            attached.root.close()
-        else:
+        if not answered:
+            # Threads that come back from the storage find the journal and the root closed.
+            attached.committer.abandon()
             log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
-
-    def _forget_items(self, pool: Pool) -> None:
-        """Tell whoever caches the control tree that the pool's items are not to be seen now."""
-        self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
+        attached.root.close()
 
     # -- the daemon's own -------------------------------------------------------------------------
 

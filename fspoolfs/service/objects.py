@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import trio
@@ -77,12 +80,14 @@ class Item:
 class TrashEntry:
     """A deleted item that is not purged yet; `name` is unique in its pool's trash."""
 
-    __slots__ = ("definition", "deleted", "error", "name", "number")
+    __slots__ = ("busy", "definition", "deleted", "error", "name", "number")
 
     def __init__(self, name: str, definition: ItemDefinition, deleted: int) -> None:
         self.name = name
         self.definition = definition
         self.deleted = deleted
+        #: Whether it is on its way into the trash and cannot be taken out yet.
+        self.busy = False
         self.number = new_number()
         self.error: FspoolError | None = None
 
@@ -126,15 +131,36 @@ def _parents(location: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Attached:
-    """What an active pool has more than an inactive one."""
+    """What a pool has from one start to the stop that follows, and never shares with the next.
+
+    Work that outlives the stop (storage that hung, say) ends up here, where nobody looks any more.
+    """
 
     root: RootDirectory
     source: Source
     filesystem: FileSystem
     features: tuple[Feature, ...]
     committer: Committer
+    items: dict[str, Item] = field(default_factory=dict)
+    trash: dict[str, TrashEntry] = field(default_factory=dict)
+    locations: Locations = field(default_factory=Locations)
+    locks: KeyedLocks = field(default_factory=KeyedLocks)
+    limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))
+    #: Set when something waits to be removed.
+    rubbish: trio.Event = field(default_factory=trio.Event)
+
+    def put(self, item: Item) -> None:
+        """Take `item` in under its name and at its place."""
+        self.items[item.name] = item
+        self.locations.add(item.definition.location, item.name)
+
+    def drop(self, item: Item) -> None:
+        """Forget `item`, if it is still the one of its name."""
+        if self.items.get(item.name) is item:
+            del self.items[item.name]
+            self.locations.remove(item.definition.location)
 
 
 class Pool:
@@ -155,18 +181,12 @@ class Pool:
         #: A purge in the background; it never stands in the way of a verb.
         self.purging: Job | None = None
         self.attached: Attached | None = None
-        self.items: dict[str, Item] = {}
-        self.trash: dict[str, TrashEntry] = {}
-        self.locations = Locations()
-        self.locks = KeyedLocks()
-        self.limiter = trio.CapacityLimiter(THREADS_PER_POOL)
         self.space: SpaceInfo | None = None
-        self.rubbish = trio.Event()
-        self.changes_in_flight = 0
         self.number = new_number()
         self.items_number = new_number()
         self.trash_number = new_number()
         self.changed = 0
+        self._limiter = trio.CapacityLimiter(THREADS_PER_POOL)
 
     @property
     def name(self) -> str:
@@ -182,27 +202,31 @@ class Pool:
         assert self.definition.target is not None, "a stored definition has a target"
         return self.definition.target
 
+    @property
+    def items(self) -> Mapping[str, Item]:
+        """By name; none while it is not attached."""
+        return self.attached.items if self.attached is not None else _NOTHING
+
+    @property
+    def trash(self) -> Mapping[str, TrashEntry]:
+        """By name in the trash; none while it is not attached."""
+        return self.attached.trash if self.attached is not None else _NOTHING
+
+    @property
+    def limiter(self) -> trio.CapacityLimiter:
+        """For the threads that work on its storage."""
+        return self.attached.limiter if self.attached is not None else self._limiter
+
     def active(self) -> Attached:
         """What it is attached to. Raises `InactiveError` when it is not active."""
         if self.state is not PoolState.ACTIVE or self.attached is None:
             raise InactiveError(f"pool {self.name} is {self.state}: start it first")
         return self.attached
 
-    def put(self, item: Item) -> None:
-        """Take `item` in under its name and at its place."""
-        self.items[item.name] = item
-        self.locations.add(item.definition.location, item.name)
-
-    def drop(self, item: Item) -> None:
-        """Forget `item`, if it is still the one of its name."""
-        if self.items.get(item.name) is item:
-            del self.items[item.name]
-            self.locations.remove(item.definition.location)
-
     def forget(self) -> None:
         """Let go of everything that belongs to an attached root."""
         self.attached = None
-        self.items.clear()
-        self.trash.clear()
-        self.locations = Locations()
         self.space = None
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})

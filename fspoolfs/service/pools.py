@@ -64,6 +64,11 @@ class Pools:
             raise NotFoundError(f"there is no pool {name}")
         return pool
 
+    def check_known(self, pool: Pool) -> None:
+        """Raise `NotFoundError` when `pool` was undefined; an open file can still lead to it."""
+        if self._by_name.get(pool.name) is not pool:
+            raise NotFoundError(f"pool {pool.name} was undefined")
+
     async def load(self) -> None:
         """Take in what the state directory holds. One bad file hides no other pool."""
         definitions, unreadable = await trio.to_thread.run_sync(self._store.load)
@@ -112,6 +117,7 @@ class Pools:
 
     async def redefine(self, pool: Pool, wanted: PoolDefinition, caller: Caller) -> None:
         """What a write into the pool's own `config.xml` does."""
+        self.check_known(pool)
         if wanted.name != pool.name:
             raise InvalidError(f"the document defines pool {wanted.name}, not {pool.name}")
         await self.define(wanted, caller)
@@ -184,6 +190,7 @@ class Pools:
         """Forget the definition; storage and data stay as they are."""
         _check_administers(caller, f"undefine pool {pool.name}")
         async with self._defining:
+            self.check_known(pool)
             enter_pool(pool.name, pool.state, PoolVerb.UNDEFINE)
             await self._on_host(partial(self._store.remove, pool.name), f"undefine pool {pool.name}")
             del self._by_name[pool.name]
@@ -191,6 +198,7 @@ class Pools:
 
     async def set_autostart(self, pool: Pool, caller: Caller, *, autostart: bool) -> None:
         _check_administers(caller, f"set autostart of pool {pool.name}")
+        self.check_known(pool)
         await self._on_host(
             partial(self._store.set_autostart, pool.name, autostart=autostart),
             f"set autostart of pool {pool.name}",

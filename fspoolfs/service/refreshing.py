@@ -23,19 +23,19 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
     seen = {item.name: item for item in found}
     for item in list(pool.items.values()):
         now = seen.pop(item.name, None)
-        if pool.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
+        if attached.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
             continue
         if now is None:
-            pool.drop(item)
+            attached.drop(item)
             context.events.publish(
                 Event(kind="item-deleted", pool=pool.name, item=item.name, number=item.number)
             )
         elif now.definition != item.definition or now.state is not item.state:
-            pool.drop(item)
+            attached.drop(item)
             item.definition, item.state, item.error = now.definition, now.state, now.error
-            pool.put(item)
+            attached.put(item)
             context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
     for name, item in seen.items():
-        if not pool.locks.held(name):
-            pool.put(item)
+        if not attached.locks.held(name):
+            attached.put(item)
             context.events.publish(Event(kind="item-created", pool=pool.name, item=name))

@@ -25,8 +25,8 @@ INTERVAL = 30.0
 async def sweep(pool: Pool, attached: Attached, context: Context) -> None:
     """Remove what lies in the purge directory, whenever there is something; until cancelled."""
     while True:
-        await pool.rubbish.wait()
-        pool.rubbish = trio.Event()
+        await attached.rubbish.wait()
+        attached.rubbish = trio.Event()
         job = Job("purge", f"pool {pool.name}")
         pool.purging = job
 
@@ -51,7 +51,7 @@ async def sweep(pool: Pool, attached: Attached, context: Context) -> None:
             job.finished.set()
         if job.error is not None:
             await trio.sleep(INTERVAL)
-            pool.rubbish.set()
+            attached.rubbish.set()
 
 
 async def expire(pool: Pool, trash: Trash) -> None:

@@ -22,7 +22,7 @@ class Trash(ItemWork):
         """Move the item into the trash; where the pool keeps none, purge it in the background."""
         attached = pool.active()
         item = self.find(pool, name)
-        lease = await self.lock(pool, item)
+        lease = await self.lock(pool, attached, item)
         before = item.state
         try:
             working = enter_item(item.name, before, ItemVerb.DELETE)
@@ -32,21 +32,24 @@ class Trash(ItemWork):
         item.state = working
         deleted = int(time.time())
         keep = pool.definition.trash.retention > 0
-        trash_name = trashcan.free_name(item.definition, deleted, pool.trash)
+        trash_name = trashcan.free_name(item.definition, deleted, attached.trash)
         entry = TrashEntry(trash_name, item.definition, deleted)
         if keep:
-            pool.trash[trash_name] = entry  # keeps the name while the change is under way
+            # It keeps the name while the change is under way.
+            entry.busy = True
+            attached.trash[trash_name] = entry
 
         def done(error: Exception | None) -> None:
             lease.release()
             if error is not None:
-                pool.trash.pop(trash_name, None)
+                attached.trash.pop(trash_name, None)
                 item.state, item.error = before, as_refusal(error)
                 return
-            pool.drop(item)
+            entry.busy = False
+            attached.drop(item)
             if not change.kept:
-                pool.trash.pop(trash_name, None)
-                pool.rubbish.set()
+                attached.trash.pop(trash_name, None)
+                attached.rubbish.set()
             self.gone(pool, "item-deleted", name, item.number, via_tree=via_tree)
 
         change = DeleteItem(
@@ -55,10 +58,10 @@ class Trash(ItemWork):
             trash_name=trash_name,
             deleted=deleted,
             keep=keep,
-            in_use=self.in_use(pool, f"delete item {name}"),
+            in_use=self.in_use(attached, f"delete item {name}"),
             on_done=done,
         )
-        await self.commit(pool, change)
+        await self.commit(pool, attached, change)
 
     async def undelete(self, pool: Pool, trash_name: str, name: str, *, via_tree: bool = False) -> None:
         """Bring an item back from the trash under `name`."""
@@ -67,18 +70,18 @@ class Trash(ItemWork):
         entry = self.find_trashed(pool, trash_name)
         old = entry.definition
         new = replace(old, name=name)
-        item, lease = await self.reserve(pool, new)
-        if pool.trash.get(trash_name) is not entry:
+        item, lease = await self.reserve(pool, attached, new)
+        if attached.trash.get(trash_name) is not entry:
             lease.release()
-            pool.drop(item)
+            attached.drop(item)
             raise BusyError(f"{trash_name} is being taken out of the trash of pool {pool.name} already")
-        del pool.trash[trash_name]
+        del attached.trash[trash_name]
 
         def done(error: Exception | None) -> None:
             lease.release()
             if error is not None:
-                pool.drop(item)
-                pool.trash[trash_name] = entry
+                attached.drop(item)
+                attached.trash[trash_name] = entry
                 entry.error = as_refusal(error)
                 return
             item.state = ItemState.READY
@@ -87,6 +90,7 @@ class Trash(ItemWork):
 
         await self.commit(
             pool,
+            attached,
             UndeleteItem(
                 attached.filesystem,
                 old,
@@ -101,18 +105,19 @@ class Trash(ItemWork):
         """Take a deleted item out of the trash for good; its storage goes in the background."""
         attached = pool.active()
         entry = self.find_trashed(pool, trash_name)
-        del pool.trash[trash_name]
+        del attached.trash[trash_name]
 
         def done(error: Exception | None) -> None:
             if error is not None:
-                pool.trash[trash_name] = entry
+                attached.trash[trash_name] = entry
                 entry.error = as_refusal(error)
                 return
-            pool.rubbish.set()
+            attached.rubbish.set()
             self.gone(pool, "trash-purged", trash_name, entry.number, via_tree=via_tree)
 
         await self.commit(
             pool,
+            attached,
             PurgeTrash(
                 attached.filesystem,
                 entry.definition,

@@ -104,7 +104,7 @@ class PoolsDirectory(Directory):
         if found is None:
             raise NotFoundError(f"there is no pool {name}")
         try:
-            await self.root.service.pools.undefine(found.pool, caller, via_tree=True)
+            await self.root.service.lifecycle.undefine(found.pool, caller, via_tree=True)
         except FspoolError as error:
             found.note(error)
             raise

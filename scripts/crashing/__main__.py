@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _leave)
     try:
         return _test(options)
-    except CrashtestError as error:
+    except (AssertionError, CrashtestError) as error:
         print(f"crashtest: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -93,13 +93,13 @@ def _test(options: argparse.Namespace) -> int:
         print("\n".join(operation.name for operation in OPERATIONS))
         return 0
     base = options.dir / f"fspoolfs-crashtest-{secrets.token_hex(8)}"
-    base.mkdir(mode=0o711)
     kept = base / "violations"
-    calls = numbers()
     results: list[Result] = []
     began = time.monotonic()
-    print(_ROW.format(*_HEADER))
     try:
+        base.mkdir(mode=0o711)
+        calls = numbers()
+        print(_ROW.format(*_HEADER))
         for operation in OPERATIONS:
             if options.only is None or operation.name in options.only:
                 results += _test_operation(operation, base, calls, options)
@@ -159,7 +159,8 @@ def _attempt(experiment: Experiment, point: Point, place: Workplace, violations:
     if result.violations:
         kept = violations / f"{crashed.parent.name}-{point.name}"
         kept.mkdir(parents=True)
-        crashed.rename(kept / "crashed")
+        if crashed.exists():  # not if it went wrong before the crash
+            crashed.rename(kept / "crashed")
         place.copy_to(kept / "restarted")
         (kept / "log").write_text(place.daemon.log)
         (kept / "violations").write_text("\n".join((_describe(experiment, point), *result.violations, "")))

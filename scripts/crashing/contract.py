@@ -67,7 +67,9 @@ def _root(pool: Path, strangers: frozenset[str]) -> Iterator[str]:
     yield from _differences(own, _OWN_FILES | _OWN_DIRECTORIES, optional=frozenset(("index.json",)))
     yield from _differences(own / "items", frozenset(f"{item.name}.xml" for item in items))
     for item in items:
-        yield from _definition(own / "items" / f"{item.name}.xml", item / "config.xml")
+        stored = own / "items" / f"{item.name}.xml"
+        if stored.exists():
+            yield from _definition(stored, item / "config.xml")
     trashed = [(entry / "uuid").read_text().strip() for entry in (pool / "trash").iterdir()]
     yield from _differences(own / "trash", frozenset((*trashed, *(f"{uuid}.xml" for uuid in trashed))))
     yield from _differences(own / "staging", frozenset())
@@ -81,7 +83,7 @@ def _definition(stored: Path, shown: Path) -> Iterator[str]:
     """The definition on the storage says what the control tree says, but for the pool that it is in."""
     try:
         elements = [ElementTree.fromstring(path.read_bytes()) for path in (stored, shown)]
-    except (OSError, ElementTree.ParseError) as error:
+    except ElementTree.ParseError as error:
         yield f"the definition {stored} cannot be read: {error}"
         return
     for element in elements:

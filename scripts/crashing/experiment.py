@@ -15,7 +15,6 @@ from crashing.operations import PREPARATION, Operation, Track
 from crashing.seen import View, look, uuids
 from crashing.tracer import Kill
 from crashing.workplace import Workplace
-from support.shell import CommandError
 
 #: The entries of pools' roots that `PREPARATION` makes besides items.
 _STRANGERS = frozenset({"found"})
@@ -70,8 +69,7 @@ class Experiment:
     def __init__(self, operation: Operation, place: Workplace) -> None:
         self._operation = operation
         self._place = place
-        self._prepare()
-        self._known = self._known_uuids()
+        self._known = self._prepare()
         self._recording = self._record()
 
     @property
@@ -90,29 +88,40 @@ class Experiment:
 
         `keep` is called between the crash and the start.
         """
-        place = self._place
+        try:
+            done, wrong = self._crash(point)
+            keep()
+            end, after = self._after_crash(done)
+        except (AssertionError, CrashtestError) as error:
+            # A daemon that does not start, or a client that waits for ever.
+            return Result(point=point, end=None, violations=(str(error),))
+        finally:
+            self._place.kill()
+        return Result(point=point, end=end, violations=(*wrong, *after))
+
+    def _crash(self, point: Point) -> tuple[list[int], list[str]]:
+        """How many steps of each track returned success, and what failed although nothing was killed."""
         self._begin()
-        place.new_log()
-        tracer = place.trace(point.kill)
+        self._place.new_log()
+        tracer = self._place.trace(point.kill)
         try:
             with ThreadPoolExecutor(len(self._operation.tracks)) as pool:
                 done = list(pool.map(self._run, self._operation.tracks))
-            place.kill()
-            report = tracer.report()
+            self._place.kill()
+            killed = tracer.report().killed
         finally:
             tracer.close()
-        keep()
-        refused = [] if report.killed else [line for _, line in done if line]
-        wrong = [f"without a crash it failed: {line}" for line in refused]
-        end, after = self._after_crash([count for count, _ in done])
-        return Result(point=point, end=end, violations=(*wrong, *after))
+        refused = [] if killed else [f"without a crash it failed: {line}" for _, line in done if line]
+        return [count for count, _ in done], refused
 
     # -- preparation ------------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> frozenset[str]:
+        """Save what every run begins with; the uuids that there are."""
         place, interrupted = self._place, self._operation.interrupted
         place.daemon.start()
         place.must(PREPARATION + self._operation.prepare)
+        known = uuids(place.mount)
         if interrupted is None:
             place.daemon.stop()
         else:
@@ -126,11 +135,6 @@ class Experiment:
                 tracer.close()
             place.boot()
         place.save()
-
-    def _known_uuids(self) -> frozenset[str]:
-        self._start()
-        known = uuids(self._place.mount)
-        self._place.kill()
         return known
 
     def _record(self) -> _Recording:
@@ -158,7 +162,8 @@ class Experiment:
 
     def _restarted_views(self, track: Track) -> list[View]:
         self._begin()
-        views = [self._restarted_view(track)]
+        # What was begun with had been stopped cleanly.
+        views = [self._restarted_view(track) if self._operation.before else self._look(track.pool)]
         for step in track.steps:
             self._place.must(self._operation.before + step)
             views.append(self._restarted_view(track))
@@ -194,18 +199,13 @@ class Experiment:
         return len(track.steps), ""
 
     def _after_crash(self, done: Sequence[int]) -> tuple[End | None, list[str]]:
-        place, tracks = self._place, self._operation.tracks
-        try:
-            self._start()
-            reached = [self._reached(track, count) for track, count in zip(tracks, done, strict=True)]
-            wrong = [sentence for step, sentence in reached if step is None]
-            wrong += self._contract()
-            if not wrong:
-                wrong += self._finish([step or 0 for step, _ in reached])
-        except (AssertionError, CommandError) as error:
-            return None, [str(error)]
-        finally:
-            place.kill()
+        tracks = self._operation.tracks
+        self._start()
+        reached = [self._reached(track, count) for track, count in zip(tracks, done, strict=True)]
+        wrong = [sentence for step, sentence in reached if step is None]
+        wrong += self._contract()
+        if not wrong:
+            wrong += self._finish([step or 0 for step, _ in reached])
         steps = [step for step, _ in reached]
         if None in steps:
             return None, wrong

@@ -138,6 +138,13 @@ _POOL_OPERATIONS = (
     _one("pool start pending", 'echo start > "$P/status"', prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool stop", 'echo stop > "$P/status"'),
     _one("pool stop changed", 'mkdir "$P/items/new"', 'echo stop > "$P/status"'),
+    _one(
+        "pool stop pending",
+        'echo stop > "$P/status"',
+        prepare=_MADE_ELSEWHERE,
+        before=_PENDING,
+        resumed=True,
+    ),
     _one("pool destroy", 'echo destroy > "$P/status"'),
     _one(
         "pool delete",

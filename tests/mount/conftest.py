@@ -31,6 +31,18 @@ def some_pool(tree: ControlTree) -> Path:
     return tree.active_pool()
 
 
+@pytest.fixture
+def pool(tree: ControlTree) -> Path:
+    """An active pool of the test's own."""
+    return tree.active_pool()
+
+
+@pytest.fixture
+def item(tree: ControlTree, some_pool: Path) -> Path:
+    """A new item of `some_pool`."""
+    return tree.new_item(some_pool, tree.new_name())
+
+
 @pytest.fixture(params=SUBJECTS)
 def subject(request: pytest.FixtureRequest, tree: ControlTree, some_pool: Path) -> Subject:
     """A new pool or item whose document is about to be written."""

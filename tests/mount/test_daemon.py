@@ -169,6 +169,18 @@ def test_a_state_directory_that_cannot_be_made_is_a_sentence(background: Backgro
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("mode", ["foreground", "background"])
+def test_a_mount_that_fails_is_a_sentence(mode: str, background: Background) -> None:
+    without_fuse = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null /dev/fuse && exec "$@"', "sh")
+    result = run(
+        *without_fuse, sys.executable, "-m", "fspoolfs", "mount", *background.options,
+        *(["--foreground"] if mode == "foreground" else []), check=False, cwd=PROJECT,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert f"fspoolfs: {background.mount} could not be mounted" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_what_a_killed_daemon_left_mounted_is_cleared(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon()
     pool = tank(daemon.mount)

@@ -226,8 +226,9 @@ def test_a_pool_on_a_read_only_root_does_not_start_and_says_why(own_tree: Contro
     request(pool / "status", "start")
 
 
-def test_storage_that_is_full_refuses_an_item_and_leaves_nothing_of_it(own_tree: ControlTree) -> None:
-    own_tree.daemon.expect_log("No space")
+@pytest.fixture
+def full_pool(own_tree: ControlTree) -> Iterator[Path]:
+    """A pool on a file system that has no inode left."""
     real = own_tree.daemon.storage / "small"
     real.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=16m,nr_inodes=80", "tmpfs", real)
@@ -237,11 +238,30 @@ def test_storage_that_is_full_refuses_an_item_and_leaves_nothing_of_it(own_tree:
         for number in range(200):
             (pool / "items" / f"i{number}").mkdir()
     assert "No space" in last_error(pool)
-    made = os.listdir(pool / "items")
-    (pool / "items" / "i0").rmdir()
-    request(pool / "status", "destroy")
-    request(pool / "status", "start")
-    assert sorted(os.listdir(pool / "items")) == sorted(made)
+    yield pool
+    request(pool / "status", "stop")
+
+
+def test_full_storage_refuses_an_item_and_leaves_nothing_of_it(full_pool: Path) -> None:
+    made, real = os.listdir(full_pool / "items"), Path(os.readlink(full_pool / "root"))
     assert sorted(set(os.listdir(real)) - {".fspool"}) == sorted(made)
-    own_tree.new_item(pool, "again")
-    request(pool / "status", "destroy")
+    restarted(full_pool)
+    assert sorted(os.listdir(full_pool / "items")) == sorted(made)
+
+
+def test_full_storage_is_freed_by_deleting_items_without_a_trash(
+    own_tree: ControlTree, full_pool: Path
+) -> None:
+    victim = full_pool / "items" / "i0"
+    with refused(errno.ENOSPC):  # there is no room for what the trash would keep
+        victim.rmdir()
+    assert value(victim / "status") == "ready"
+    assert (victim / "data").is_dir()
+    request(
+        full_pool / "config.xml",
+        (full_pool / "config.xml").read_text().replace("</fspool>", "<trash retention='none'/></fspool>"),
+    )
+    victim.rmdir()
+    purged = Path(os.readlink(full_pool / "root")) / ".fspool" / "purge"
+    eventually(lambda: not os.listdir(purged), what="the storage is free")
+    own_tree.new_item(full_pool, "again")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mount.control import ControlTree, last_error, refused, request, value
@@ -24,11 +25,6 @@ pytestmark = [needs_root, pytest.mark.required]
 
 #: Seconds in which what is watched for must come.
 _LIMIT = 10.0
-
-
-@pytest.fixture
-def pool(tree: ControlTree) -> Path:
-    return tree.active_pool()
 
 
 @contextmanager
@@ -255,15 +251,17 @@ def test_the_shell_learns_of_a_refusal(pool: Path) -> None:
         assert result.stdout == ""
 
 
+def metrics(tree: ControlTree) -> list[Metric]:
+    return list(text_string_to_metric_families((tree.mount / "metrics").read_text()))  # type: ignore[no-untyped-call]
+
+
 def test_the_metrics_are_what_prometheus_reads(tree: ControlTree, pool: Path) -> None:
     for number in range(3):
         tree.new_item(pool, f"i{number}")
     (pool / "items" / "i0").rmdir()
     with refused(errno.EEXIST):
         request(tree.define, f"<fspool type='dir'><name>x</name><uuid>{value(pool / 'uuid')}</uuid></fspool>")
-    families = {
-        family.name: family for family in text_string_to_metric_families((tree.mount / "metrics").read_text())
-    }
+    families = {family.name: family for family in metrics(tree)}
 
     def sample(family: str, **labels: str) -> float:
         found = [one for one in families[family].samples if labels.items() <= one.labels.items()]
@@ -283,6 +281,5 @@ def test_the_metrics_are_what_prometheus_reads(tree: ControlTree, pool: Path) ->
 def test_a_name_that_is_odd_stays_one_label(tree: ControlTree) -> None:
     name = 'a"b\\c{d}=e,f'
     (tree.pools / name).mkdir()
-    families = text_string_to_metric_families((tree.mount / "metrics").read_text())
-    assert name in {sample.labels.get("pool") for family in families for sample in family.samples}
+    assert name in {sample.labels.get("pool") for family in metrics(tree) for sample in family.samples}
     (tree.pools / name).rmdir()

@@ -17,11 +17,6 @@ from support.shell import as_user, run, sh
 pytestmark = [needs_root, pytest.mark.required]
 
 
-@pytest.fixture
-def pool(tree: ControlTree) -> Path:
-    return tree.active_pool()
-
-
 def owner(path: Path) -> tuple[int, int, int]:
     info = path.stat()
     return stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid

@@ -18,11 +18,6 @@ from support.wait import eventually
 pytestmark = [needs_root, pytest.mark.required]
 
 
-@pytest.fixture
-def pool(tree: ControlTree) -> Path:
-    return tree.active_pool()
-
-
 def redefine(pool: Path, inner: str) -> None:
     request(pool / "config.xml", f"<fspool type='dir'><name>{pool.name}</name>{inner}</fspool>")
 
@@ -54,7 +49,7 @@ def test_a_pool_goes_through_its_whole_life(tree: ControlTree) -> None:
 
 STATES = {"inactive": (), "active": ("start build",), "failed": ("start",)}
 #: What each verb does in each state: the state afterwards, or how it is refused.
-VERBS = {
+VERBS: dict[str, dict[str, str | int]] = {
     "build": {"inactive": "inactive", "active": errno.EBUSY, "failed": "inactive"},
     "build no-overwrite": {"inactive": "inactive", "active": errno.EBUSY, "failed": "inactive"},
     "build overwrite": {"inactive": "inactive", "active": errno.EBUSY, "failed": "inactive"},

@@ -16,11 +16,6 @@ from support.wait import eventually
 pytestmark = [needs_root, pytest.mark.required]
 
 
-@pytest.fixture
-def pool(tree: ControlTree) -> Path:
-    return tree.active_pool()
-
-
 def filled(tree: ControlTree, pool: Path, name: str = "web") -> Path:
     item = tree.new_item(pool, name)
     (item / "data" / "dir").mkdir()

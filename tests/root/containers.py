@@ -80,7 +80,7 @@ def runc(place: Place, source: Path, script: str) -> Launch:
 def podman(place: Place, source: Path, script: str) -> Launch:
     settings = place.directory / "containers.conf"
     settings.write_text(
-        '[containers]\ndefault_ulimits = ["nofile=4096:4096"]\n'
+        '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
         '[network]\nnetwork_backend = "netavark"\n'
         '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
         f'tmp_dir = "{place.directory}/tmp"\n'
@@ -90,7 +90,7 @@ def podman(place: Place, source: Path, script: str) -> Launch:
         *("--storage-driver", "vfs"),
     ]
     argv: list[str | Path] = [
-        *(*command, "run", "--rm", "--interactive", "--network=none", "--cgroups=disabled"),
+        *(*command, "run", "--rm", "--interactive", "--network=none"),
         *("--name", "test", "--volume", f"{source}:/data", "--rootfs", place.root, "/bin/sh", "-c", script),
     ]
     env = {"CONTAINERS_CONF": str(settings)}

@@ -105,7 +105,7 @@ async def test_what_cannot_be_created_changes_nothing(
         assert sentence in caught.value.sentence
         assert look(host, pool) == before
         assert leftovers(host, pool) == []
-        assert not pool.locks.held(wanted.name)
+        assert not pool.active().locks.held(wanted.name)
 
 
 async def test_a_uuid_is_of_one_item_be_it_in_the_trash(running: Running) -> None:
@@ -274,8 +274,8 @@ async def test_an_item_is_not_renamed_to_what_is_taken_or_bad(
             await service.items.rename(pool, "web", new)
         assert caught.value.errno == number
         assert look(host, pool) == before
-        assert not pool.locks.held("web")
-        assert not pool.locks.held(new)
+        assert not pool.active().locks.held("web")
+        assert not pool.active().locks.held(new)
 
 
 # -- clone and measure ----------------------------------------------------------------------------
@@ -361,7 +361,8 @@ async def test_a_request_that_waited_while_the_pool_was_stopped_leaves_the_item_
 ) -> None:
     async with running() as service:
         pool = await furnished_pool(service)
-        lease = await pool.locks.acquire("web")
+        locks = pool.active().locks
+        lease = await locks.acquire("web")
         requests = {
             "rename": lambda: service.items.rename(pool, "web", "shop"),
             "delete": lambda: service.trash.delete(pool, "web"),
@@ -381,7 +382,7 @@ async def test_a_request_that_waited_while_the_pool_was_stopped_leaves_the_item_
             pool.state = PoolState.STOPPING
             lease.release()
         pool.state = PoolState.ACTIVE
-        assert not pool.locks.held("web")
+        assert not locks.held("web")
         assert pool.items["web"].state == "ready"
         assert set(pool.items) == {"web", "other"}
         with trio.fail_after(LIMIT):

@@ -433,7 +433,7 @@ async def test_a_failed_pool_that_is_undefined_leaves_nothing_running(
     async with running() as service:
         pool = await furnished_pool(service)
         await fail_while_active(service, host, pool)
-        await service.pools.undefine(pool, ROOT)
+        await service.lifecycle.undefine(pool, ROOT)
         assert pool.attached is None
         assert not [one.name for one in threading.enumerate() if one.name == "commit-tank"]
 

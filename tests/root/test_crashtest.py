@@ -1,0 +1,281 @@
+"""The crash contract on real storage, at a sample of all crashes, and the program that tests it.
+
+`scripts/crashtest` without arguments does it at every crash.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.daemon import PROJECT, Daemon
+from support.needs import needs_fuse, needs_program, needs_root
+from support.shell import run, sh
+
+if TYPE_CHECKING:
+    from crashing.tracer import Kill, Report
+
+pytestmark = [
+    needs_root,
+    needs_fuse,
+    needs_program("cc", "dash", "setfattr", "setpriv"),
+    pytest.mark.required,
+]
+
+SCRIPT = PROJECT / "scripts" / "crashtest"
+#: Seconds for the longest run here on a machine that does other things as well.
+LIMIT = 240.0
+
+Import = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> Import:
+    """Imports a module of the crash test."""
+    monkeypatch.syspath_prepend(str(PROJECT / "scripts"))
+    return lambda name: importlib.import_module(f"crashing.{name}")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory on the disk that crashes are tested on."""
+    with tempfile.TemporaryDirectory(prefix="fspoolfs-test-", dir="/var/tmp") as path:
+        yield Path(path)
+
+
+def crashes(output: str) -> int:
+    """How many crashes the last line of a run tells of."""
+    found = re.search(r"^total +(\d+) ", output, re.MULTILINE)
+    assert found is not None, output
+    return int(found[1])
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        ("item create deep", "rename chain"),
+        ("item delete for good", "item clone"),
+        ("two pools", "shutdown"),
+        ("pool first start", "pool delete"),
+        ("pool undefine", "recover mv"),
+    ],
+    ids=" and ".join,
+)
+def test_the_contract_holds_at_a_sample_of_crashes(operations: tuple[str, ...], place: Path) -> None:
+    only = [argument for name in operations for argument in ("--only", name)]
+    result = run(SCRIPT, *only, "--limit", "5", "--dir", place, check=False, timeout=LIMIT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert crashes(result.stdout) == 10
+    assert list(place.iterdir()) == []
+
+
+#: Runs the crash test with an operation of two requests, which a crash can tear apart.
+TORN = """
+import sys
+from crashing import __main__ as program
+from crashing.operations import Operation, Track
+step = 'mkdir "$P/items/a" && mkdir "$P/items/b"'
+program.OPERATIONS = [Operation(name="torn", tracks=(Track("tank", (step,)),))]
+sys.exit(program.main(sys.argv[1:]))
+"""
+
+
+def test_an_operation_that_is_torn_apart_is_a_violation_and_what_it_left_is_kept(place: Path) -> None:
+    result = run(
+        *("unshare", "--mount", "--propagation", "private", "--", sys.executable, "-c", TORN),
+        # The first change of the second request, and what comes after success.
+        *("--every", "6", "--seed", "5", "--dir", place),
+        env={"PYTHONPATH": f"{PROJECT / 'scripts'}:{PROJECT / 'tests'}"},
+        check=False,
+        timeout=LIMIT,
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert re.search(r"^torn +10 +2 +1 +0 +0 +1 ", result.stdout, re.MULTILINE), result.stdout
+    assert "0 steps had returned success" in result.stdout
+    assert "+item a " in result.stdout
+    kept = re.search(r"^violations: what each left is in (.*)$", result.stdout, re.MULTILINE)
+    assert kept is not None
+    case = Path(kept[1]) / "torn-before-6"
+    assert {path.name for path in case.iterdir()} == {"crashed", "restarted", "log", "violations"}
+    assert (case / "crashed" / "storage" / "pools" / "tank" / "a").is_dir()
+    assert not (case / "crashed" / "storage" / "pools" / "tank" / "b").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupted", "terminated"])
+def test_an_interrupted_run_leaves_nothing(number: signal.Signals, place: Path) -> None:
+    with subprocess.Popen(
+        [SCRIPT, "--only", "item create", "--dir", place],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("operation")
+        os.killpg(process.pid, number)
+        assert process.wait(LIMIT) == 128 + number
+    assert list(place.iterdir()) == []
+
+
+def test_nothing_is_tested_that_is_not_there() -> None:
+    result = run(SCRIPT, "--only", "item rename sideways", check=False)
+    assert result.returncode == 2
+    assert "invalid choice" in result.stderr
+
+
+# -- the tracer -----------------------------------------------------------------------------------
+
+#: Makes a directory in each of three threads, one after the other, when it is told to.
+THREADS = """
+import os, sys, threading
+sys.stdin.read(1)
+for name in "abc":
+    thread = threading.Thread(target=os.mkdir, args=(os.path.join(sys.argv[1], name),))
+    thread.start()
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "after", "made"), [(1, False, ""), (2, False, "a"), (2, True, "ab"), (3, True, "abc")]
+)
+def test_a_process_is_killed_at_one_change_whichever_thread_makes_it(
+    number: int, after: bool, made: str, place: Path, crashing: Import
+) -> None:
+    calls, tracer = crashing("calls"), crashing("tracer")
+    report = follow(place, crashing, tracer.Kill(number, after=after))
+    assert sorted(path.name for path in place.iterdir()) == list(made)
+    assert report.killed
+    assert [call.target for call in report.calls] == [str(place / name) for name in "abc"[:number]]
+    assert {call.name for call in report.calls} <= set(calls.numbers().values())
+
+
+def test_a_process_that_is_not_to_be_killed_goes_on_to_its_end(place: Path, crashing: Import) -> None:
+    report = follow(place, crashing, None)
+    assert not report.killed
+    assert len(report.calls) == 3
+    assert len(list(place.iterdir())) == 3
+
+
+def follow(place: Path, crashing: Import, kill: Kill | None) -> Report:
+    """What the tracer reports of a process that makes directories in `place`."""
+    process = subprocess.Popen([sys.executable, "-c", THREADS, place], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    tracer = crashing("tracer").Tracer(
+        process.pid, names=crashing("calls").numbers(), directories=[str(place)], kill=kill
+    )
+    try:
+        process.stdin.write(b"x")
+        process.stdin.close()
+        report: Report = tracer.report()
+        process.wait()
+        return report
+    finally:
+        tracer.close()
+        process.kill()
+        process.wait()
+
+
+# -- what is checked ------------------------------------------------------------------------------
+
+OWN = "$S/pools/tank/.fspool"
+
+DEFECTS = {
+    "a directory of no item": ('mkdir "$S/pools/tank/stray"', "stray in its root belongs to no item"),
+    "an item without a directory": (
+        'rmdir "$S/pools/tank/web"; echo refresh > "$P/status"',
+        "web is missing",
+    ),
+    "a definition of no item": (f'echo > "{OWN}/items/stray.xml"', "stray.xml belongs to nothing"),
+    "an item without a definition": (f'rm "{OWN}/items/web.xml"', "web.xml is missing"),
+    "a torn definition": (f'echo "<fs>" > "{OWN}/items/web.xml"', "web.xml cannot be read"),
+    "another definition": (f'sed -i s/0755/0700/ "{OWN}/items/web.xml"', "says"),
+    "a half-made clone": (f'mkdir "{OWN}/staging/x"', "staging/x belongs to nothing"),
+    "trash of no entry": (f'mkdir "{OWN}/trash/x"', "trash/x belongs to nothing"),
+    "trash without its data": (f'rm -r "{OWN}"/trash/*-????????????', "is missing"),
+    "a temporary file": (f'echo > "{OWN}/.0123"', ".0123 belongs to nothing"),
+    "a temporary file of the state": ('echo > "$T/active/.0123"', ".0123 belongs to nothing"),
+    "a pool that is not shown": ('echo > "$T/pools/stray.xml"', "stray.xml belongs to nothing"),
+    "a pool that is not stored": ('rm "$T/pools/tank.xml"', "tank.xml is missing"),
+    "an autostart that is not shown": ('echo > "$T/autostart/tank"', "autostart/tank belongs to nothing"),
+    "a pool that will not be active": ('rm "$T/active/tank"', "active/tank is missing"),
+    "a deletion under way": ('echo > "$T/deleting/tank"', "deleting/tank belongs to nothing"),
+}
+
+
+@pytest.fixture
+def pool(daemon: Daemon) -> Callable[[str], None]:
+    """A pool with an item and one in the trash; runs lines in which $T is the state directory."""
+    env = {
+        "M": str(daemon.mount),
+        "S": str(daemon.storage),
+        "T": str(daemon.state),
+        "P": str(daemon.mount / "pools" / "tank"),
+    }
+
+    def do(script: str) -> None:
+        sh(f"set -e; {script}", env=env)
+
+    do('mkdir "$M/pools/tank"; echo "start build" > "$P/status"')
+    do('mkdir "$P/items/web" "$P/items/old"; rmdir "$P/items/old"')
+    return do
+
+
+def test_a_pool_in_order_has_no_violation(
+    daemon: Daemon, pool: Callable[[str], None], crashing: Import
+) -> None:
+    assert crashing("contract").violations(daemon.mount, daemon.state, frozenset(), daemon.log) == []
+
+
+@pytest.mark.parametrize(("script", "sentence"), DEFECTS.values(), ids=DEFECTS)
+def test_a_defect_is_a_violation(
+    script: str, sentence: str, daemon: Daemon, pool: Callable[[str], None], crashing: Import
+) -> None:
+    pool(script)
+    found = crashing("contract").violations(daemon.mount, daemon.state, frozenset(), daemon.log)
+    assert len(found) == 1, found
+    assert sentence in found[0]
+
+
+def test_an_error_in_the_log_is_a_violation(daemon: Daemon, crashing: Import) -> None:
+    log = f"{daemon.log}2026-01-01 00:00:00,000 ERROR fspoolfs.service: something broke\n"
+    found = crashing("contract").violations(daemon.mount, daemon.state, frozenset(), log)
+    assert found == ["not announced: 2026-01-01 00:00:00,000 ERROR fspoolfs.service: something broke"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'echo x >> "$P/items/web/data/file"',
+        'truncate -s 0 "$P/items/web/data/file"',
+        'chmod 600 "$P/items/web/data/file"',
+        'touch "$P/items/web/data/file"',
+        'setfattr -n user.a -v b "$P/items/web/data/file"',
+        'ln "$P/items/web/data/file" "$P/items/web/data/more"',
+        'mv "$P/items/web/data/file" "$P/items/web/data/other"',
+        'chmod 700 "$P/items/web"',
+        'chmod 777 "$S/pools/tank"',
+        'echo 1 > "$P/autostart"',
+        'rmdir "$P/trash/old"',
+        'mkdir "$P/items/new"',
+    ],
+)
+def test_a_change_is_seen(script: str, daemon: Daemon, pool: Callable[[str], None], crashing: Import) -> None:
+    seen = crashing("seen")
+    pool('echo data > "$P/items/web/data/file"; chmod 644 "$P/items/web/data/file"')
+    known = seen.uuids(daemon.mount)
+    before = seen.look(daemon.mount, daemon.storage, "tank", known)
+    assert seen.look(daemon.mount, daemon.storage, "tank", known) == before
+    pool(script)
+    assert seen.look(daemon.mount, daemon.storage, "tank", known) != before
