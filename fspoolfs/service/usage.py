@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -35,7 +36,15 @@ def of_location(uses: Sequence[MountUse], location: str) -> list[MountUse]:
 
 def describe(use: MountUse) -> str:
     """One line for `users`: the process id, the command, the mount point as that process sees it."""
-    return f"{use.pid} {use.command} {use.target}"
+    return f"{use.pid} {use.command} {_ESCAPED.sub(_escape, use.target)}"
+
+
+#: What would break the line, as the kernel writes it in mountinfo (proc_pid_mountinfo(5)).
+_ESCAPED = re.compile(r"[\x00-\x20\\\x7f]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\{ord(found.group()):03o}"
 
 
 def refuse(what: str, uses: Sequence[MountUse]) -> BusyError:

@@ -34,8 +34,9 @@ class HostLog:
             os.posix_fallocate(fd, present, size - present)
             for offset in range(present, size, _PIECE):
                 files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
-            os.fsync(fd)
-            os.fsync(dir_fd)
+        # Also when it has its size: whoever gave it may have been killed before he synced it.
+        os.fsync(fd)
+        os.fsync(dir_fd)
         return cls(descriptor, max(present, size))
 
     def read(self, offset: int, size: int) -> bytes:

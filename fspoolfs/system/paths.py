@@ -30,6 +30,9 @@ _PRIVATE = 0o600
 #: Bits of st_mode that let someone else than the owner write.
 _WRITABLE_BY_OTHERS = 0o022
 
+#: Bytes of the file that is cloned to see whether that works: a block of any file system.
+_REFLINK_PROBE = 1 << 16
+
 
 class _Entry:
     """An entry of an open directory; `own` is the descriptor to close afterwards, or -1."""
@@ -227,6 +230,22 @@ class HostRoot:
         """Open a log file of `size` bytes, allocated and zeroed durably when it is new."""
         with self._entry(path, syncable=True) as entry:
             return HostLog.open(entry.dir_fd, entry.name, size=size)
+
+    def supports_reflink(self) -> bool:
+        """Whether FICLONE (ioctl_ficlonerange(2)) works among files of this root."""
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        fds: list[int] = []
+        try:
+            for _ in range(2):
+                fds.append(os.open(".", flags, 0o600, dir_fd=self._root.fd))
+            os.pwrite(fds[0], bytes(_REFLINK_PROBE), 0)
+            syscalls.clone_file(fds[1], fds[0])
+        except OSError:
+            return False
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
 
     def sync(self) -> None:
         """Make everything durable that was done before (syncfs(2))."""
