@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 from pyfuse3 import PollHandle
 
-from fspoolfs.errors import ImmutableError, InvalidError
+from fspoolfs.errors import FspoolError, ImmutableError, InvalidError
 from fspoolfs.model.feed import DocumentFeed
 from fspoolfs.service.access import Caller
 from fspoolfs.service.events import EventLog
@@ -71,20 +71,31 @@ class DocumentHandle(Handle):
         super().__init__(directory, file, caller)
         self._feed = DocumentFeed()
         self._next: int | None = None
+        #: What is wrong with what was written, and what a flush said while it was unfinished.
+        self._fault: FspoolError | None = None
+        self._unfinished: FspoolError | None = None
 
     async def write(self, offset: int, data: bytes) -> None:
         if self._next is not None and offset != self._next:
             raise InvalidError(f"{self.file.name} is written from its beginning to its end, without gaps")
         self._next = offset + len(data)
-        if not self._feed.feed(data):
-            return
+        try:
+            if not self._feed.feed(data):
+                return
+        except FspoolError as error:
+            self._fault = error
+            raise
         document, self._feed = self._feed.data(), DocumentFeed()
         await super().write(offset, document)
+        self.directory.forgive(self._unfinished)
 
     def flush(self) -> None:
         """An unfinished document is an error to tell, and kept: a child's close flushes too."""
+        if self._fault is not None:
+            raise self._fault
         if self._feed.started:
-            raise self._feed.unfinished()
+            self._unfinished = self._feed.unfinished()
+            raise self._unfinished
 
 
 class ProgressHandle(Handle):

@@ -29,7 +29,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from fspoolfs.errors import FspoolError, ImmutableError, InvalidError, NotFoundError
+from fspoolfs.errors import FspoolError, ImmutableError, InvalidError
 from fspoolfs.model.definitions import Permissions
 from fspoolfs.ops import attributes
 from fspoolfs.ops.editing import Editing
@@ -37,6 +37,7 @@ from fspoolfs.ops.guard import Guard
 from fspoolfs.ops.handles import Handle, ScratchHandle, open_handle
 from fspoolfs.ops.inodes import Inodes
 from fspoolfs.ops.listing import Listing
+from fspoolfs.ops.shield import shielded
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
 from fspoolfs.tree.node import Directory, File, Style
@@ -69,6 +70,7 @@ def _shown(handle: Handle, data: bytes) -> str:
     return f" {data[:_SHOWN].strip().decode('utf-8', 'backslashreplace')!r}"
 
 
+@shielded
 class Operations(pyfuse3.Operations):
     """One mounted control tree."""
 
@@ -105,10 +107,7 @@ class Operations(pyfuse3.Operations):
         scratch = self._editing.find(directory, text)
         if scratch is not None:
             return attributes.of_scratch(scratch)
-        try:
-            found = directory.find(text)
-        except NotFoundError as error:
-            raise FUSEError(error.errno) from error
+        found = directory.find(text)
         if isinstance(found, Directory):
             self.inodes.remember(found)
             return attributes.of_directory(found)
@@ -188,20 +187,14 @@ class Operations(pyfuse3.Operations):
         handle = self._files[fh]
         if isinstance(handle, Handle) and handle.file.ask is not None:
             return await self._run("read", handle, partial(handle.read, off, size))
-        try:
-            return await handle.read(off, size)
-        except FspoolError as error:
-            raise FUSEError(error.errno) from error
+        return await handle.read(off, size)
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._files[fh]
         if isinstance(handle, Handle):
             await self._run("write", handle, partial(handle.write, off, buf), what=_shown(handle, buf))
         else:
-            try:
-                await handle.write(off, buf)
-            except FspoolError as error:
-                raise FUSEError(error.errno) from error
+            await handle.write(off, buf)
         return len(buf)
 
     async def _run(self, verb: str, handle: Handle, work: Callable[[], Awaitable[T]], *, what: str = "") -> T:

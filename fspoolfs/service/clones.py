@@ -87,7 +87,11 @@ class Clones(ItemWork):
                     await self._discard_clone(pool, attached, definition.uuid)
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
-            await self.context.commit(pool, attached, change, patient=True)
+            try:
+                await self.context.commit(pool, attached, change, patient=True)
+            except FspoolError:
+                await self._discard_clone(pool, attached, definition.uuid)
+                raise
 
         await self.context.run_job(pool, job, work, item=item.name)
         return item

@@ -38,7 +38,7 @@ class Companion:
             with scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(sweep, pool, attached, self._context)
-                    nursery.start_soon(expire, pool, self._trash)
+                    nursery.start_soon(expire, pool, attached, self._trash)
                     nursery.start_soon(self._verify_regularly, pool)
 
         self._nursery.start_soon(accompany)

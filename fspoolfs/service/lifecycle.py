@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -57,13 +58,14 @@ class Lifecycle:
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
-    async def start(self, pool: Pool, caller: Caller, *, build: bool = False) -> None:
+    async def start(self, pool: Pool, caller: Caller, *, build: bool = False, resume: bool = False) -> None:
+        """With `resume` a pool goes on that a daemon before left active: what is pending waits on."""
         self._check_backend(pool)
 
         async def work(job: Job) -> None:
             if build:
                 await self._build(pool, job, BuildMode.NO_OVERWRITE)
-            await self._start(pool, job)
+            await self._start(pool, job, resume=resume)
 
         await self._run(
             pool,
@@ -179,10 +181,11 @@ class Lifecycle:
 
         await self._context.in_thread(pool, lambda progress: build(), job.progress)
 
-    async def _start(self, pool: Pool, job: Job) -> None:
+    async def _start(self, pool: Pool, job: Job, *, resume: bool) -> None:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
-        await self._pools.bring_pending_into_force(pool)
+        if not resume:
+            await self._pools.bring_pending_into_force(pool)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
         opened = await self._context.in_thread(
             pool,
@@ -266,7 +269,8 @@ class Lifecycle:
         left_active = await trio.to_thread.run_sync(self._store.left_active)
         for pool in self._pools:
             if pool.unreadable is None and (pool.autostart or pool.name in left_active):
-                self._nursery.start_soon(self._quietly, self.start, pool, caller)
+                start = partial(self.start, resume=pool.name in left_active)
+                self._nursery.start_soon(self._quietly, start, pool, caller)
 
     async def _quietly(
         self, verb: Callable[[Pool, Caller], Awaitable[None]], pool: Pool, caller: Caller

@@ -150,6 +150,8 @@ class Attached:
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))
     #: Set when something waits to be removed.
     rubbish: trio.Event = field(default_factory=trio.Event)
+    #: Set when the trash may have to be emptied sooner than was thought.
+    reconsider: trio.Event = field(default_factory=trio.Event)
 
     def put(self, item: Item) -> None:
         """Take `item` in under its name and at its place."""

@@ -175,6 +175,8 @@ class Pools:
         if pool.pending is None:
             pool.identity, pool.real_target = probe.identity, probe.real_target
         pool.changed = int(time.time())
+        if pool.attached is not None:
+            pool.attached.reconsider.set()
         self._publish("pool-changed", pool, changed=" ".join(planned.changed))
 
     async def bring_pending_into_force(self, pool: Pool) -> None:

@@ -54,7 +54,7 @@ async def sweep(pool: Pool, attached: Attached, context: Context) -> None:
             attached.rubbish.set()
 
 
-async def expire(pool: Pool, trash: Trash) -> None:
+async def expire(pool: Pool, attached: Attached, trash: Trash) -> None:
     """Purge every deleted item whose retention is over; until cancelled."""
     while True:
         retention = pool.definition.trash.retention
@@ -64,4 +64,6 @@ async def expire(pool: Pool, trash: Trash) -> None:
                 await trash.purge(pool, name)
             except FspoolError as error:
                 log.warning("pool %s: %s in the trash is not purged: %s", pool.name, name, error)
-        await trio.sleep(INTERVAL if retention > INTERVAL else max(1.0, retention / 2))
+        attached.reconsider = trio.Event()
+        with trio.move_on_after(INTERVAL if retention > INTERVAL else max(1.0, retention / 2)):
+            await attached.reconsider.wait()

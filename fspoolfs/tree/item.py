@@ -17,7 +17,7 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Item, Pool
 from fspoolfs.tree import values
-from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, table
+from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, Subject, table
 
 
 class ItemDirectory(Directory):
@@ -70,8 +70,9 @@ class ItemDirectory(Directory):
     def subdirectories(self) -> tuple[str, ...]:
         return ("snapshots",)
 
-    def note(self, error: FspoolError) -> None:
-        self.item.error = error
+    @property
+    def subject(self) -> Subject:
+        return self.item
 
     async def set_permissions(self, permissions: Permissions, caller: Caller) -> None:
         await self.service.items.set_permissions(self.pool, self.item, permissions, caller)

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 from fspoolfs.errors import FspoolError, ImmutableError, NotFoundError
 from fspoolfs.model.definitions import Permissions
@@ -19,6 +19,12 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.jobs import Job
 
 D = TypeVar("D", bound="Directory")
+
+
+class Subject(Protocol):
+    """What remembers its last failed request: a pool, an item, the service for all else."""
+
+    error: FspoolError | None
 
 
 class Style(enum.Enum):
@@ -157,9 +163,19 @@ class Directory:
         files = [name for name, (_, row) in self.table.items() if _is_present(self, row)]
         return [*files, *self.subdirectories()]
 
+    @property
+    def subject(self) -> Subject:
+        """The object that this directory belongs to, which remembers its last failed request."""
+        return self.parent.subject
+
     def note(self, error: FspoolError) -> None:
-        """Keep `error` as the last failed request of the object that this directory shows."""
-        self.parent.note(error)
+        """Keep `error` as the last failed request of this directory's object."""
+        self.subject.error = error
+
+    def forgive(self, error: FspoolError | None) -> None:
+        """What went wrong with `error` has come right after all."""
+        if error is not None and self.subject.error is error:
+            self.subject.error = None
 
     async def make(self, name: str, mode: int, caller: Caller) -> Directory:
         raise ImmutableError(f"{self.path}: no directory can be made here")

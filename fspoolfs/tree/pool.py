@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fspoolfs import units
 from fspoolfs.backends.source import BuildMode
-from fspoolfs.errors import FspoolError, ImmutableError, NotFoundError, UnsupportedError
+from fspoolfs.errors import ImmutableError, NotFoundError, UnsupportedError
 from fspoolfs.model import documents, formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.infos import SpaceInfo
@@ -17,7 +17,7 @@ from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
 from fspoolfs.tree import values
 from fspoolfs.tree.item import ItemDirectory
-from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, table
+from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, Subject, table
 from fspoolfs.tree.trash import TrashDirectory
 
 
@@ -54,8 +54,9 @@ class PoolDirectory(Directory):
     def subdirectories(self) -> Sequence[str]:
         return ("items", "trash")
 
-    def note(self, error: FspoolError) -> None:
-        self.pool.error = error
+    @property
+    def subject(self) -> Subject:
+        return self.pool
 
 
 async def _define(directory: PoolDirectory, data: bytes, caller: Caller) -> None:

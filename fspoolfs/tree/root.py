@@ -12,7 +12,7 @@ from fspoolfs.service import reports
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
 from fspoolfs.tree import values
-from fspoolfs.tree.node import Directory, File, Style, table
+from fspoolfs.tree.node import Directory, File, Style, Subject, table
 from fspoolfs.tree.pool import PoolDirectory
 
 #: The numbers of the two directories that are always there; objects' own start above.
@@ -43,8 +43,9 @@ class Root(Directory):
     def subdirectories(self) -> Sequence[str]:
         return ("pools",)
 
-    def note(self, error: FspoolError) -> None:
-        self.service.error = error
+    @property
+    def subject(self) -> Subject:
+        return self.service
 
 
 async def _define(root: Root, data: bytes, caller: Caller) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 
-from fspoolfs.errors import ExistsError, FspoolError, ImmutableError
+from fspoolfs.errors import ExistsError, ImmutableError
 from fspoolfs.model import formatting
 from fspoolfs.service import access, reports
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool, TrashEntry
 from fspoolfs.tree import values
-from fspoolfs.tree.node import OWNER, Attributes, Directory, File, table
+from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Subject, table
 
 
 class TrashDirectory(Directory):
@@ -95,8 +95,9 @@ class TrashEntryDirectory(Directory):
             time=self.entry.deleted,
         )
 
-    def note(self, error: FspoolError) -> None:
-        self.entry.error = error
+    @property
+    def subject(self) -> Subject:
+        return self.entry
 
 
 TrashEntryDirectory.table = table(

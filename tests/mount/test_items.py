@@ -258,7 +258,8 @@ def test_an_item_in_use_is_neither_renamed_nor_deleted_and_the_user_is_named(
             request(pool / "status", "stop")
         assert str(tmp_path) in last_error(pool)
         users = (item / "users").read_text().splitlines()
-        assert f"{os.getpid()} " in users[0]
+        pid = users[0].split()[0]
+        assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
         assert users[0].endswith(f" {tmp_path}")
     finally:
         run("umount", tmp_path)
