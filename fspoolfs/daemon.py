@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyfuse3
 import trio
@@ -16,6 +16,7 @@ from fspoolfs import __version__, mountpoint
 from fspoolfs.backends.registry import default_registry, simulated_registry
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.config import Config
+from fspoolfs.errors import FspoolError
 from fspoolfs.ops.guard import Guard
 from fspoolfs.ops.notify import Notifier
 from fspoolfs.ops.operations import Operations
@@ -44,7 +45,22 @@ def run(config: Config, ready: Callable[[], None]) -> None:
     os.umask(0)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLDS)
-    trio.run(_serve, config, ready)
+    try:
+        trio.run(_serve, config, ready)
+    except BaseExceptionGroup as group:
+        # Nurseries wrap the one refusal that there is; what is not foreseen stays as it came.
+        refusals, others = group.split(FspoolError)
+        if refusals is None or others is not None:
+            raise
+        raise next(_leaves(refusals)) from group
+
+
+def _leaves(group: BaseExceptionGroup[FspoolError]) -> Iterator[FspoolError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _serve(config: Config, ready: Callable[[], None]) -> None:
@@ -81,7 +97,10 @@ async def _serve_mounted(
     options = {f"fsname={mountpoint.SOURCE}", f"subtype={mountpoint.SUBTYPE}", *pyfuse3.default_options}
     if config.allow_other:
         options.add("allow_other")
-    pyfuse3.init(operations, str(config.mountpoint), options)
+    try:
+        pyfuse3.init(operations, str(config.mountpoint), options)
+    except RuntimeError as error:
+        raise FspoolError(f"{config.mountpoint} could not be mounted: {error}") from error
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fspoolfs import daemon, log, mountpoint
@@ -15,6 +18,8 @@ from fspoolfs.errors import BusyError, FspoolError, StorageError
 from fspoolfs.system.atomic import LockFile
 
 _READY = b"ready"
+#: A file system in memory (shm_overview(7)).
+_MEMORY = "/dev/shm"
 #: Seconds to wait for a daemon that is just ending to let go of the state directory.
 _PATIENCE = 5.0
 
@@ -25,23 +30,36 @@ def start(config: Config) -> int:
     Raises `FspoolError` with why not.
     """
     if config.foreground:
-        log.configure(config.log_level, config.log_file)
-        _run(config, lambda: None)
+        with _state(config) as settled:
+            log.configure(config.log_level, config.log_file)
+            _run(settled, lambda: None)
         return 0
     return _start_in_background(config)
 
 
+@contextmanager
+def _state(config: Config) -> Iterator[Config]:
+    """`config` with a state directory that exists; a simulation has its own, in memory."""
+    try:
+        if config.sim:
+            memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+            with tempfile.TemporaryDirectory(prefix="fspoolfs-sim-", dir=memory) as state:
+                yield replace(config, state_dir=Path(state))
+            return
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError.from_os(f"state directory {config.state_dir}", error) from error
+    yield config
+
+
 def _run(config: Config, ready: Callable[[], None]) -> None:
     try:
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _lock(config.state_dir / "lock")
     except OSError as error:
         raise StorageError.from_os(f"state directory {config.state_dir}", error) from error
     try:
         mountpoint.prepare(config.mountpoint)
         daemon.run(config, ready)
-    except RuntimeError as error:  # what pyfuse3 raises when the mount fails
-        raise FspoolError(f"{config.mountpoint} could not be mounted: {error}") from error
     finally:
         lock.release()
 
@@ -93,9 +111,9 @@ def _be_daemon(config: Config, pipe: int) -> None:
     try:
         os.setsid()
         _let_go_of_terminal()
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log.configure(config.log_level, config.log_file or config.state_dir / "fspoolfs.log")
-        _run(config, ready)
+        with _state(config) as settled:
+            log.configure(config.log_level, config.log_file or settled.state_dir / "fspoolfs.log")
+            _run(settled, ready)
         status = 0
     except FspoolError as error:
         if not told:

@@ -1,8 +1,8 @@
 """Tells the kernel what it must no longer believe, and wakes those who poll.
 
 The kernel may keep directories for long (see `fspoolfs.ops.attributes`), so every change that it
-did not ask for itself is told. A message can block while a request on that directory is under way,
-hence a thread of its own; the messages to one mount are few.
+did not ask for itself is told. That a name is gone can block while a request on its directory is
+under way, hence a thread of its own for it.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class Notifier:
                 self._entry_gone(pool.items_number, str(event.details["old"]), 0)
 
     def _changed(self, number: int) -> None:
-        inode = inodes.of_directory(number)
-        self._put(lambda: pyfuse3.invalidate_inode(inode, attr_only=True))
+        """Told at once, before the request that changed it is answered: this takes no lock."""
+        if self._thread.is_alive():
+            _tell(lambda: pyfuse3.invalidate_inode(inodes.of_directory(number), attr_only=True))
 
     def _entry_gone(self, parent: int, name: str, number: int) -> None:
         inode = inodes.of_directory(parent)
@@ -105,9 +106,13 @@ class Notifier:
 
     def _send(self) -> None:
         while (message := self._queue.get()) is not None:
-            try:
-                message()
-            except FileNotFoundError:
-                pass  # the kernel did not know it
-            except OSError as error:
-                log.warning("the kernel could not be told of a change: %s", error)
+            _tell(message)
+
+
+def _tell(message: _Message) -> None:
+    try:
+        message()
+    except FileNotFoundError:
+        pass  # the kernel did not know it
+    except OSError as error:
+        log.warning("the kernel could not be told of a change: %s", error)

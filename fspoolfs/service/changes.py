@@ -262,9 +262,8 @@ class UpdateItem(ItemChange):
         return Intent(outcome=Outcome.PLACED, uuid=self.uuid, definition=definition).encode()
 
     def apply(self) -> None:
-        self._change(self._old, self._new)
-
-    def _change(self, old: ItemDefinition, new: ItemDefinition) -> None:
+        """The definition is replaced last, and as a whole: while that fails the old one stands."""
+        old, new = self._old, self._new
         try:
             self.filesystem.update(old.location, old, new)
             self.root.write(
@@ -274,7 +273,7 @@ class UpdateItem(ItemChange):
             raise self.failed(error) from error
 
     def undo(self) -> bytes:
-        self._change(self._new, self._old)
+        self.filesystem.update(self._old.location, self._new, self._old)
         return self._intent(self._old)
 
 

@@ -161,6 +161,7 @@ class Lifecycle:
                 pool.error = _as_refusal(verb, pool, error)
                 lost = before is PoolState.ACTIVE and pool.attached is None
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
+                self._context.suspect(pool)
                 raise
             pool.error = None
             self._context.set_state(pool, after)

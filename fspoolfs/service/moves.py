@@ -6,7 +6,6 @@ As in `fspoolfs.service.changes`, everything but `settle` runs in the committer'
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -47,6 +46,8 @@ class MovingChange(ItemChange):
         self._definition_source, self._definition_target = definition_source, definition_target
         self._document, self._old_document = document, old_document
         self._moved = False
+        self._written = False
+        self._removed = False
 
     def apply(self) -> None:
         try:
@@ -55,18 +56,20 @@ class MovingChange(ItemChange):
                 self._moved = True
             if self._definition_target:
                 self.root.write(self._definition_target, self._document, replace=False, durable=False)
+                self._written = True
             self.root.remove_file(self._definition_source)
+            self._removed = True
         except OSError as error:
             raise self.failed(error) from error
 
     def put_back(self) -> None:
-        """Undo `apply` as far as it came."""
+        """Undo `apply` as far as it came; a full storage must not be asked for more than that."""
         if self._moved:
             self.filesystem.move(self._target, self._source)
-        if self._definition_target:
-            with suppress(FileNotFoundError):
-                self.root.remove_file(self._definition_target)
-        self.root.write(self._definition_source, self._old_document, replace=True, durable=False)
+        if self._written:
+            self.root.remove_file(self._definition_target)
+        if self._removed:
+            self.root.write(self._definition_source, self._old_document, replace=False, durable=False)
 
 
 class RenameItem(MovingChange):

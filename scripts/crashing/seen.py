@@ -66,7 +66,8 @@ def uuids(mount: Path) -> frozenset[str]:
 
 
 def _told(pool: Path) -> Iterator[str]:
-    yield f"status {(pool / 'status').read_text()}"
+    # What comes behind the word is the progress of a job.
+    yield f"status {(pool / 'status').read_text().split()[0]}"
     yield from _files(pool, _POOL_FILES)
     for item in sorted((pool / "items").iterdir()):
         info = item.stat()

@@ -30,9 +30,9 @@ CLIENTS = 32
 SHARED = [f"shared{number}" for number in range(8)]
 #: Whoever comes too late to a shared item learns one of these.
 LATE = frozenset({errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.ESTALE})
-#: Bytes by which the daemon may have grown in the end: the events it keeps (1 MiB) and what
-#: allocators hold back. A leak of a few hundred bytes a request is far more.
-GROWTH = 24 << 20
+#: Bytes by which the daemon may have grown after the first seconds: until it keeps all the events that
+#: it ever will, and what waits to be collected, it does grow.
+GROWTH = 32 << 20
 #: Seconds after which idle threads have ended: the committer's 15, and those of Trio's pool 10.
 IDLE = 40.0
 
@@ -254,17 +254,11 @@ def empty(pool: Path) -> None:
         entry.rmdir()
 
 
-def test_many_clients_leave_a_consistent_tree_and_a_daemon_as_it_was(daemon: Daemon) -> None:
+def test_many_clients_leave_a_consistent_tree(daemon: Daemon) -> None:
     tree = ControlTree(daemon)
     pools = [tree.active_pool() for _ in range(2)]
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # pytest shows it with a failure
-    # What is allocated once, such as threads, caches and code, is there after the first seconds.
-    soak(pools, min(4.0, soak_seconds()), seed + 1)
-    for pool in pools:
-        empty(pool)
-    before = Resources.of(daemon.process.pid)
-
     clients = soak(pools, soak_seconds(), seed)
     done = sum((client.requests for client in clients), Counter[str]())
     print(dict(done))
@@ -275,7 +269,6 @@ def test_many_clients_leave_a_consistent_tree_and_a_daemon_as_it_was(daemon: Dae
     for pool in pools:
         eventually(lambda: value(pool / "status") == "active", what="the pool is active again")  # noqa: B023
         check_consistent(daemon, pool, clients)
-    assert before.descriptors > 0
 
 
 def test_many_clients_leave_nothing_in_the_daemon(daemon: Daemon) -> None:
@@ -283,12 +276,12 @@ def test_many_clients_leave_nothing_in_the_daemon(daemon: Daemon) -> None:
     pools = [tree.active_pool() for _ in range(2)]
     pid = daemon.process.pid
     idle = Resources.of(pid)
-    seconds = soak_seconds() / 4
+    seconds = soak_seconds() / 5
     soak(pools, seconds, 1)
     for pool in pools:
         empty(pool)
     warm = Resources.of(pid)
-    for seed in range(2, 4):
+    for seed in (2, 3):
         soak(pools, seconds, seed)
         for pool in pools:
             empty(pool)

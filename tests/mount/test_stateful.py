@@ -34,9 +34,13 @@ pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 
 POOLS = st.integers(0, 1)
 NAMES = st.sampled_from(["a", "b", "c-d", "\N{GREEK SMALL LETTER OMEGA}"])
+#: Beginning is more likely than ending, so that pools are active most of the time.
+LIFE = st.sampled_from(
+    ["start", "start", "start", "define", "define", "undefine", "stop", "destroy", "delete", "refresh"]
+)
 MODES = st.sampled_from([0o700, 0o755, 0o2750, 0o1777])
 #: How many sequences are tried, and how long they are.
-SEQUENCES, STEPS = 20, 30
+SEQUENCES, STEPS = 20, 40
 #: Restarts take longer than all the rest.
 RESTARTS = 2
 _numbers = count(1)
@@ -114,38 +118,46 @@ class ControlTreeMachine(RuleBasedStateMachine):
             self.define_pool(index)
             self.start(index)
 
-    @rule(index=POOLS)
+    @rule(index=POOLS, verb=LIFE)
+    def live(self, index: int, verb: str) -> None:
+        acts: dict[str, Callable[[int], None]] = {
+            "define": self.define_pool,
+            "undefine": self.undefine_pool,
+            "start": self.start,
+            "refresh": self.refresh,
+            "delete": self.delete,
+        }
+        if verb in acts:
+            acts[verb](index)
+        else:
+            self.stop(index, verb)
+
     def define_pool(self, index: int) -> None:
         pool = self.pools[index]
         if self.expect(errno.EEXIST if pool.defined else 0, self.path(pool).mkdir):
             pool.defined = True
 
-    @rule(index=POOLS)
     def undefine_pool(self, index: int) -> None:
         pool = self.pools[index]
         refusal = errno.ENOENT if not pool.defined else errno.EBUSY if pool.active else 0
         if self.expect(refusal, self.path(pool).rmdir):
             pool.defined = False
 
-    @rule(index=POOLS)
     def start(self, index: int) -> None:
         pool = self.pools[index]
         refusal = errno.ENOENT if not pool.defined else errno.EBUSY if pool.active else 0
         if self.expect(refusal, lambda: request(self.path(pool, "status"), "start build")):
             pool.active = pool.built = True
 
-    @rule(index=POOLS, verb=st.sampled_from(["stop", "destroy"]))
     def stop(self, index: int, verb: str) -> None:
         pool = self.pools[index]
         if self.expect(pool.why_not(), lambda: request(self.path(pool, "status"), verb)):
             pool.active = False
 
-    @rule(index=POOLS)
     def refresh(self, index: int) -> None:
         pool = self.pools[index]
         self.expect(pool.why_not(), lambda: request(self.path(pool, "status"), "refresh"))
 
-    @rule(index=POOLS)
     def delete(self, index: int) -> None:
         """Only a pool that holds nothing can be deleted."""
         pool = self.pools[index]
@@ -186,18 +198,26 @@ class ControlTreeMachine(RuleBasedStateMachine):
             else:
                 self.appears(pool, name, Item(mode, f"{pool.name} {next(_numbers)}"))
 
+    def pick(self, pool: Pool, data: st.DataObject) -> str:
+        """The name of an item, and now and then one that there is not."""
+        if pool.items and data.draw(st.integers(0, 5), label="exists"):
+            return data.draw(st.sampled_from(sorted(pool.items)))
+        return data.draw(NAMES)
+
     def missing(self, pool: Pool, name: str) -> int:
         return errno.ENOENT if pool.why_not() or name not in pool.items else 0
 
-    @rule(index=POOLS, name=NAMES, mode=MODES)
-    def chmod(self, index: int, name: str, mode: int) -> None:
+    @rule(index=POOLS, mode=MODES, data=st.data())
+    def chmod(self, index: int, mode: int, data: st.DataObject) -> None:
         pool = self.pools[index]
+        name = self.pick(pool, data)
         if self.expect(self.missing(pool, name), lambda: self.path(pool, "items", name).chmod(mode)):
             pool.items[name] = replace(pool.items[name], mode=mode)
 
-    @rule(index=POOLS, name=NAMES)
-    def remove(self, index: int, name: str) -> None:
+    @rule(index=POOLS, data=st.data())
+    def remove(self, index: int, data: st.DataObject) -> None:
         pool = self.pools[index]
+        name = self.pick(pool, data)
         if not self.expect(self.missing(pool, name), self.path(pool, "items", name).rmdir):
             return
         item = pool.items.pop(name)
@@ -208,25 +228,28 @@ class ControlTreeMachine(RuleBasedStateMachine):
         assert re.fullmatch(pattern, trash_name)
         pool.trash[trash_name] = item
 
-    @rule(index=POOLS, name=NAMES, new=NAMES)
-    def rename(self, index: int, name: str, new: str) -> None:
+    @rule(index=POOLS, new=NAMES, data=st.data())
+    def rename(self, index: int, new: str, data: st.DataObject) -> None:
         pool = self.pools[index]
+        name = self.pick(pool, data)
         refusal = self.missing(pool, name) or (errno.EEXIST if new in pool.items and new != name else 0)
         source, target = self.path(pool, "items", name), self.path(pool, "items", new)
         if self.expect(refusal, lambda: source.rename(target)):
             pool.items[new] = pool.items.pop(name)
 
-    @rule(index=POOLS, name=NAMES, new=NAMES)
-    def clone(self, index: int, name: str, new: str) -> None:
+    @rule(index=POOLS, new=NAMES, data=st.data())
+    def clone(self, index: int, new: str, data: st.DataObject) -> None:
         pool = self.pools[index]
+        name = self.pick(pool, data)
         refusal = self.missing(pool, name) or (errno.EEXIST if new in pool.items else 0)
         if self.expect(refusal, lambda: request(self.path(pool, "items", name, "status"), f"clone {new}")):
             item = pool.items[name]
             self.appears(pool, new, replace(item, marker=f"{pool.name} {next(_numbers)}"))
 
-    @rule(index=POOLS, name=NAMES)
-    def move_to_the_other_pool(self, index: int, name: str) -> None:
+    @rule(index=POOLS, data=st.data())
+    def move_to_the_other_pool(self, index: int, data: st.DataObject) -> None:
         pool, other = self.pools[index], self.pools[1 - index]
+        name = self.pick(pool, data)
         if self.missing(pool, name) or not other.defined:
             return
         target = self.path(other, "items", name)
@@ -268,7 +291,7 @@ class ControlTreeMachine(RuleBasedStateMachine):
         for pool in self.pools:
             if pool.defined and pool.active:
                 status = self.path(pool, "status")
-                eventually(lambda: value(status) == "active", what=f"{status} is active")  # noqa: B023
+                eventually(lambda: state(status) == "active", what=f"{status} is active")  # noqa: B023
 
     # -- what must hold ---------------------------------------------------------------------------
 
@@ -280,7 +303,7 @@ class ControlTreeMachine(RuleBasedStateMachine):
         for pool in self.pools:
             if not pool.defined:
                 continue
-            assert value(self.path(pool, "status")) == ("active" if pool.active else "inactive")
+            assert state(self.path(pool, "status")) == ("active" if pool.active else "inactive")
             items = pool.items if pool.active else {}
             assert set(os.listdir(self.path(pool, "items"))) == set(items)
             for name, item in items.items():
@@ -320,6 +343,11 @@ class ControlTreeMachine(RuleBasedStateMachine):
                 request(self.path(pool, "status"), "stop")
             with suppress(FileNotFoundError):
                 self.path(pool).rmdir()
+
+
+def state(status: Path) -> str:
+    """The first word of a status; what is purged in the background may stand behind it."""
+    return value(status).split()[0]
 
 
 def _mask() -> int:
