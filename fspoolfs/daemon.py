@@ -31,6 +31,8 @@ MAX_REQUESTS = 512
 #: Objects made before Python looks for cyclic garbage: a start makes many that all stay, and the
 #: default of 700 makes it look for a third of the time.
 _GC_THRESHOLDS = (50_000, 20, 100)
+#: Seconds that a request may take beyond the grace time of what it asked for.
+_MARGIN = 5.0
 #: How often Python changes between threads, in seconds: the default of 5 ms is longer than most
 #: requests take from beginning to end.
 _SWITCH_INTERVAL = 0.0005
@@ -67,7 +69,7 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         service = _make_service(config, nursery)
         await service.start()
-        guard = Guard(service.metrics, limit=2 * config.grace)
+        guard = Guard(service.metrics, limit=config.grace + _MARGIN)
         operations = Operations(service, guard)
         notifier = Notifier(service.pools, operations.inodes, operations.open_handles)
         operations.on_connected = notifier.start

@@ -76,15 +76,26 @@ class DocumentHandle(Handle):
         self._unfinished: FspoolError | None = None
 
     async def write(self, offset: int, data: bytes) -> None:
-        if self._next is not None and offset != self._next:
-            raise InvalidError(f"{self.file.name} is written from its beginning to its end, without gaps")
-        self._next = offset + len(data)
+        """A write at 0 begins anew; after a fault all others are told the same again.
+
+        Some programs try what failed once more, or go on with the rest.
+        """
+        if offset == 0:
+            self._feed, self._fault, self._next = DocumentFeed(), None, None
+        if self._fault is not None:
+            raise self._fault
         try:
-            if not self._feed.feed(data):
-                return
+            await self._take(offset, data)
         except FspoolError as error:
             self._fault = error
             raise
+
+    async def _take(self, offset: int, data: bytes) -> None:
+        if self._next is not None and offset != self._next:
+            raise InvalidError(f"{self.file.name} is written from its beginning to its end, without gaps")
+        self._next = offset + len(data)
+        if not self._feed.feed(data):
+            return
         document, self._feed = self._feed.data(), DocumentFeed()
         await super().write(offset, document)
         self.directory.forgive(self._unfinished)

@@ -90,7 +90,9 @@ class Clones(ItemWork):
             try:
                 await self.context.commit(pool, attached, change, patient=True)
             except FspoolError:
-                await self._discard_clone(pool, attached, definition.uuid)
+                # A broken journal may hold the record after all: then the next start needs the copy.
+                if attached.committer.broken is None:
+                    await self._discard_clone(pool, attached, definition.uuid)
                 raise
 
         await self.context.run_job(pool, job, work, item=item.name)

@@ -35,11 +35,17 @@ class Companion:
         scope = self._scopes[pool.number] = trio.CancelScope()
 
         async def accompany() -> None:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(sweep, pool, attached, self._context)
-                    nursery.start_soon(expire, pool, attached, self._trash)
-                    nursery.start_soon(self._verify_regularly, pool)
+            try:
+                with scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(sweep, pool, attached, self._context)
+                        nursery.start_soon(expire, pool, attached, self._trash)
+                        nursery.start_soon(self._verify_regularly, pool)
+            except Exception as error:
+                # One pool's trouble, foreseen or not, ends neither the daemon nor the others.
+                log.exception("pool %s: the work beside it ended", pool.name)
+                pool.error = FspoolError(f"pool {pool.name}: not foreseen: {error!r}; start it again")
+                self._context.set_state(pool, PoolState.FAILED)
 
         self._nursery.start_soon(accompany)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from fspoolfs import names
@@ -64,17 +65,29 @@ class Items(ItemWork):
         return await self.redefine(pool, pool.items[wanted.name], wanted, caller)
 
     async def redefine(self, pool: Pool, item: Item, wanted: ItemDefinition, caller: Caller) -> Item:
-        """Change `item`; what `wanted` does not say stays as it is."""
+        """Change `item` to what a document says; what it does not say stays as it is."""
+
+        def merged(old: ItemDefinition) -> ItemDefinition:
+            if wanted.name != old.name:
+                raise InvalidError(
+                    f"the document defines item {wanted.name}, not {old.name}; rename it with mv"
+                )
+            if wanted.pool not in (None, pool.name):
+                raise InvalidError(f"item {old.name} names pool {wanted.pool} as its source, not {pool.name}")
+            return self._merge(old, wanted)
+
+        return await self._change(pool, item, merged, caller)
+
+    async def _change(
+        self, pool: Pool, item: Item, make: Callable[[ItemDefinition], ItemDefinition], caller: Caller
+    ) -> Item:
+        """Give `item` the definition that `make` makes of the one it has when its turn has come."""
         attached = pool.active()
-        if wanted.name != item.name:
-            raise InvalidError(f"the document defines item {wanted.name}, not {item.name}; rename it with mv")
-        if wanted.pool not in (None, pool.name):
-            raise InvalidError(f"item {wanted.name} names pool {wanted.pool} as its source, not {pool.name}")
         lease = await self.lock(pool, attached, item)
         try:
             working = enter_item(item.name, item.state, ItemVerb.DEFINE)
             old = item.definition
-            new = self._merge(old, wanted)
+            new = make(old)
             changed = model_changes.item_changes(old, new)
             access.check_redefine(pool.definition.permissions, old, new, changed, caller)
         except BaseException:
@@ -117,13 +130,17 @@ class Items(ItemWork):
 
     async def set_permissions(self, pool: Pool, item: Item, permissions: Permissions, caller: Caller) -> None:
         """What chmod and chown of the item's directory do; `None` leaves a value."""
-        await self.redefine(pool, item, replace(item.definition, permissions=permissions), caller)
+
+        def with_permissions(old: ItemDefinition) -> ItemDefinition:
+            return self._merge(old, replace(old, permissions=permissions))
+
+        await self._change(pool, item, with_permissions, caller)
 
     async def set_capacity(self, pool: Pool, item: Item, capacity: int | None, caller: Caller) -> None:
         """`None` lifts the limit."""
         if not access.owns_pool(pool.definition.permissions, caller):
             raise AccessError(f"the capacity of item {item.name} is the pool owner's to change")
-        await self.redefine(pool, item, replace(item.definition, capacity=capacity), caller)
+        await self._change(pool, item, lambda old: replace(old, capacity=capacity), caller)
 
     async def rename(self, pool: Pool, name: str, new_name: str, *, via_tree: bool = False) -> None:
         """Raises `ExistsError` when the new name is taken, `BusyError` when the item is in use."""

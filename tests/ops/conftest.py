@@ -49,7 +49,7 @@ class Kernel:
         found = pyfuse3.ROOT_INODE
         for name in filter(None, path.split("/")):
             entry = await self.operations.lookup(found, FileNameT(name.encode()), context())
-            found = cast("InodeT", entry.st_ino)
+            found = entry.st_ino
         return found
 
     async def stat(self, path: str) -> pyfuse3.EntryAttributes:
@@ -59,7 +59,8 @@ class Kernel:
         try:
             await self.inode(path)
         except pyfuse3.FUSEError as error:
-            assert error.errno == errno.ENOENT
+            if error.errno != errno.ENOENT:
+                raise
             return False
         return True
 
@@ -67,16 +68,16 @@ class Kernel:
         info = await self.operations.open(await self.inode(path), FlagT(flags), context(uid))
         assert info.direct_io, "the kernel must keep nothing of a file that changes"
         assert not info.keep_cache
-        return cast("FileHandleT", info.fh)
+        return info.fh
 
     async def read(self, path: str) -> bytes:
         handle = await self.open(path)
-        pieces = []
-        while piece := await self.operations.read(handle, sum(map(len, pieces)), 4096):
-            pieces.append(piece)
+        whole = b""
+        while piece := await self.operations.read(handle, len(whole), 4096):
+            whole += piece
         await self.operations.flush(handle)
         await self.operations.release(handle)
-        return b"".join(pieces)
+        return whole
 
     async def write(self, path: str, data: bytes, *, uid: int = 0) -> None:
         """As a shell does it: truncate, flush, write, flush, release."""
@@ -94,7 +95,7 @@ class Kernel:
             await self.inode(parent), FileNameT(name.encode()), ModeT(stat.S_IFREG | 0o644),
             FlagT(os.O_WRONLY), context(uid),
         )  # fmt: skip
-        return cast("FileHandleT", info.fh)
+        return info.fh
 
     async def put(self, path: str, data: bytes, *, uid: int = 0) -> None:
         """A new file with `data`."""

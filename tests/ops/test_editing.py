@@ -20,7 +20,9 @@ def denied(number: int) -> pytest.RaisesExc[pyfuse3.FUSEError]:
     return pytest.RaisesExc(pyfuse3.FUSEError, check=lambda error: error.errno == number)
 
 
-@pytest.mark.parametrize("name", ["sedAb3xYz", "config.xml~", ".config.xml.swp", "4913", "#config.xml#", "XXabc123"])
+@pytest.mark.parametrize(
+    "name", ["sedAb3xYz", "config.xml~", ".config.xml.swp", "4913", "#config.xml#", "XXabc123"]
+)
 async def test_a_temporary_file_holds_what_was_written(name: str, kernel: Kernel) -> None:
     path = f"{ITEM}/{name}"
     await kernel.put(path, b"text")

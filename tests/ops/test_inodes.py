@@ -83,9 +83,7 @@ async def test_what_is_gone_is_stale_and_not_another(kernel: Kernel) -> None:
 
 async def test_a_file_is_no_directory(kernel: Kernel) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await kernel.operations.lookup(
-            await kernel.inode("version"), pyfuse3.FileNameT(b"x"), context()
-        )
+        await kernel.operations.lookup(await kernel.inode("version"), pyfuse3.FileNameT(b"x"), context())
     assert caught.value.errno == errno.ENOTDIR
 
 

@@ -99,9 +99,7 @@ async def test_names_that_are_not_utf_8_are_looked_up_and_refused_cleanly(kernel
 async def test_directories_are_kept_by_the_kernel_and_the_sizes_of_files_are_not(kernel: Kernel) -> None:
     async def entry(path: str) -> pyfuse3.EntryAttributes:
         parent, _, name = path.rpartition("/")
-        return await kernel.operations.lookup(
-            await kernel.inode(parent), FileNameT(name.encode()), context()
-        )
+        return await kernel.operations.lookup(await kernel.inode(parent), FileNameT(name.encode()), context())
 
     assert (await entry(ITEM)).entry_timeout >= 60
     assert (await entry(ITEM)).attr_timeout >= 60

@@ -73,7 +73,7 @@ def runc(place: Place, source: Path, script: str) -> Launch:
     }
     (bundle / "config.json").write_text(json.dumps(config))
     name = f"test-{place.directory.parent.name}-{place.directory.name}"
-    command = ["runc", "--root", place.directory / "state"]
+    command: list[str | Path] = ["runc", "--root", place.directory / "state"]
     return Launch([*command, "run", "-b", bundle, name], remove=[*command, "delete", "--force", name])
 
 

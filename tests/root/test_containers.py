@@ -45,7 +45,9 @@ def start(request: pytest.FixtureRequest, run_directory: Path) -> Iterator[Start
         started.append(container)
         real = source.resolve()
         eventually(
-            lambda: (real / "ready").exists() or not container.is_running, what="the container works", timeout=30
+            lambda: (real / "ready").exists() or not container.is_running,
+            what="the container works",
+            timeout=30,
         )
         assert container.is_running, container.end()
         return container

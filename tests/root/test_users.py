@@ -133,7 +133,9 @@ def test_what_a_user_makes_is_his_in_the_tree_and_in_the_pool(shared: ControlTre
     for directory in (pool / "items" / "his", pool / "items" / "his" / "data"):
         info = directory.stat()
         assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (1002, 1002, 0o750)
-    assert attempt('echo x > "$1/data/file"; cat "$1/info" > /dev/null', pool / "items" / "his", user=BOB) == ""
+    assert (
+        attempt('echo x > "$1/data/file"; cat "$1/info" > /dev/null', pool / "items" / "his", user=BOB) == ""
+    )
     assert "Permission denied" in attempt('ls "$1/data/"', pool / "items" / "his", user=ALICE)
 
 
@@ -272,6 +274,9 @@ def test_a_user_s_daemon_gives_nothing_to_others(own_daemon: Daemon) -> None:
     assert "Permission denied" in complaint
     error = run("cat", own_daemon.mount / "pools" / "tank" / "last_error", user=user).stdout
     assert "the daemon runs as user 1000" in error
-    assert any(one in attempt('chown 1001 "$1"', own_daemon.mount / "pools/tank/items/web", user=user) for one in DENIED)
+    assert any(
+        one in attempt('chown 1001 "$1"', own_daemon.mount / "pools/tank/items/web", user=user)
+        for one in DENIED
+    )
     # Nobody else looks into it: not even root, whom FUSE keeps out of what it does not own.
     assert "Permission denied" in attempt('ls "$1"', own_daemon.mount, user=BOB)

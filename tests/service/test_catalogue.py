@@ -1,4 +1,4 @@
-"""What a start reads: definitions are the truth, the index only a shortcut, bad files alone in their fault."""
+"""What a start reads: definitions are the truth, the index a shortcut, a bad file fails alone."""
 
 from __future__ import annotations
 

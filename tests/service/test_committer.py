@@ -1,4 +1,4 @@
-"""The committer: order, shared syncs, failures and their undoing, and what must not be journalled together."""
+"""The committer: order, shared syncs, failures and their undoing, what is not journalled together."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.errors import BusyError, FspoolError, RollbackError, TooLargeError
 from fspoolfs.service.committer import BATCH, Committer
 from fspoolfs.service.journal import Journal
+from support.wait import eventually
 
 from .scenes import LIMIT, FirstHangs
 
@@ -346,6 +347,4 @@ def _threads() -> list[str]:
 
 
 async def _eventually(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(LIMIT):
-        while not condition():
-            await trio.sleep(0.005)
+    await trio.to_thread.run_sync(lambda: eventually(condition, what="the committer is idle"))

@@ -13,13 +13,13 @@ from fspoolfs.service.events import Event, EventLog
 
 
 def test_an_event_is_one_line_of_json() -> None:
-    event = Event(kind="item-renamed", pool="t\u00e4nk\n", item="a\"b", details={"old": "c\u2028"})
+    event = Event(kind="item-renamed", pool="t\u00e4nk\n", item='a"b', details={"old": "c\u2028"})
     line = event.line()
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     record = json.loads(line)
     assert record.pop("time") == pytest.approx(time.time(), abs=60)
-    assert record == {"event": "item-renamed", "pool": "t\u00e4nk\n", "item": "a\"b", "old": "c\u2028"}
+    assert record == {"event": "item-renamed", "pool": "t\u00e4nk\n", "item": 'a"b', "old": "c\u2028"}
 
 
 def test_an_event_of_a_pool_names_no_item() -> None:
@@ -27,7 +27,8 @@ def test_an_event_of_a_pool_names_no_item() -> None:
 
 
 def test_listeners_hear_every_event_in_order() -> None:
-    log, heard = EventLog(), []
+    log = EventLog()
+    heard: list[Event] = []
     log.listen(heard.append)
     events = [Event(kind="pool-state", pool=str(number)) for number in range(3)]
     for event in events:

@@ -111,7 +111,8 @@ async def test_two_who_want_the_same_keys_in_another_order_do_not_block_each_oth
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abc"), min_size=1), st.booleans()), max_size=12))
 def test_no_two_hold_a_key_and_none_is_left_held(wishes: list[tuple[set[str], bool]]) -> None:
     async def main() -> None:
-        locks, held = KeyedLocks(), []
+        locks = KeyedLocks()
+        held: list[set[str]] = []
 
         async def want(keys: set[str], patient: bool) -> None:
             with trio.move_on_after(trio.current_time() if patient else 0):
