@@ -154,7 +154,8 @@ def look(machine: SimulatedHost, pool: Pool) -> Seen:
             for one in pool.items.values()
         ),
         trash=frozenset(
-            (one.name.split("@")[0], files(machine, layout.trashed_data(one.uuid))) for one in pool.trash.values()
+            (one.name.split("@")[0], files(machine, layout.trashed_data(one.uuid)))
+            for one in pool.trash.values()
         ),
     )
 

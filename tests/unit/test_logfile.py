@@ -62,7 +62,9 @@ def test_a_log_never_grows_by_writing(root: HostRoot) -> None:
         log.write(0, b"late")
 
 
-def test_a_log_is_durable_before_it_is_used_whoever_made_it(root: HostRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_durable_before_it_is_used_whoever_made_it(
+    root: HostRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(stat.S_ISDIR(os.fstat(fd).st_mode)))
     root.make_directory("own", mode=0o700)
