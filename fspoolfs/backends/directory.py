@@ -117,7 +117,8 @@ class DirectorySource:
         changed = {place, place.parent}
         for directory in _missing(place, definition):
             with suppress(FileExistsError):
-                directory.mkdir()
+                # Never open to others, not even until the next line.
+                directory.mkdir(mode=0o755)
                 # Whatever the umask: the owners of items have to get through.
                 directory.chmod(0o755)
             changed.add(directory.parent)

@@ -46,8 +46,12 @@ def load_items(root: RootDirectory) -> Loaded:
     there = root.directories("")
     found = Loaded([], 0)
     for entry, info in root.entries(layout.ITEMS):
-        if entry.startswith(".") or not entry.endswith(_SUFFIX):
-            _discard_leftover(root, entry)
+        if entry.startswith("."):
+            continue  # a file that is just being written
+        if not entry.endswith(_SUFFIX):
+            log.warning(
+                "%s is no definition of an item and is left alone", root.location(f"{layout.ITEMS}/{entry}")
+            )
             continue
         name = entry.removesuffix(_SUFFIX)
         definition = index.find(entry, name, info)
@@ -117,16 +121,6 @@ def _observe(root: RootDirectory, item: Item, there: Set[str]) -> None:
         item.state = ItemState.FAILED
         item.error = FspoolError(
             f"/{location} in the pool should be the directory of item {item.name}, but is not a directory"
-        )
-
-
-def _discard_leftover(root: RootDirectory, entry: str) -> None:
-    """Remove the temporary file of a write that was interrupted; anything else is left alone."""
-    if entry.startswith("."):
-        root.remove_file(f"{layout.ITEMS}/{entry}")
-    else:
-        log.warning(
-            "%s is no definition of an item and is left alone", root.location(f"{layout.ITEMS}/{entry}")
         )
 
 

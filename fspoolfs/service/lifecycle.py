@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import trio
 
@@ -58,14 +57,13 @@ class Lifecycle:
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
-    async def start(self, pool: Pool, caller: Caller, *, build: bool = False, resume: bool = False) -> None:
-        """With `resume` a pool goes on that a daemon before left active: what is pending waits on."""
+    async def start(self, pool: Pool, caller: Caller, *, build: bool = False) -> None:
         self._check_backend(pool)
 
         async def work(job: Job) -> None:
             if build:
                 await self._build(pool, job, BuildMode.NO_OVERWRITE)
-            await self._start(pool, job, resume=resume)
+            await self._start(pool, job)
 
         await self._run(
             pool,
@@ -182,11 +180,9 @@ class Lifecycle:
 
         await self._context.in_thread(pool, lambda progress: build(), job.progress)
 
-    async def _start(self, pool: Pool, job: Job, *, resume: bool) -> None:
+    async def _start(self, pool: Pool, job: Job) -> None:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
-        if not resume:
-            await self._pools.bring_pending_into_force(pool)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
         opened = await self._context.in_thread(
             pool,
@@ -232,6 +228,7 @@ class Lifecycle:
                 lambda: attached.source.detach(definition, force=force), abandon_on_cancel=True
             )
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
+        await self._pools.bring_pending_into_force(pool)
 
     async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
         """End all work on the root and leave it synced."""
@@ -269,9 +266,10 @@ class Lifecycle:
                 await trio.to_thread.run_sync(self._store.end_deletion, name)
         left_active = await trio.to_thread.run_sync(self._store.left_active)
         for pool in self._pools:
+            if pool.name not in left_active:
+                await self._pools.bring_pending_into_force(pool)
             if pool.unreadable is None and (pool.autostart or pool.name in left_active):
-                start = partial(self.start, resume=pool.name in left_active)
-                self._nursery.start_soon(self._quietly, start, pool, caller)
+                self._nursery.start_soon(self._quietly, self.start, pool, caller)
 
     async def _quietly(
         self, verb: Callable[[Pool, Caller], Awaitable[None]], pool: Pool, caller: Caller

@@ -50,6 +50,7 @@ def open_pool(
     try:
         source.verify(definition, root)
         identity.claim(root, identity.Identity(uuid=definition.uuid, name=definition.name))
+        _discard_temporary(root)
         filesystem = registry.filesystem_at(root)
         progress.begin("recovering")
         journal = _recovered_journal(root, filesystem)
@@ -73,6 +74,14 @@ def open_pool(
         root.close()
         source.detach(definition, force=False)
         raise
+
+
+def _discard_temporary(root: RootDirectory) -> None:
+    """Remove the temporary files of writes that were interrupted; nobody is writing now."""
+    for place in (layout.OWN, layout.ITEMS, layout.TRASH):
+        for name in root.names(place):
+            if name.startswith("."):
+                root.remove_file(f"{place}/{name}")
 
 
 def _recovered_journal(root: RootDirectory, filesystem: FileSystem) -> Journal:

@@ -180,7 +180,7 @@ class Pools:
         self._publish("pool-changed", pool, changed=" ".join(planned.changed))
 
     async def bring_pending_into_force(self, pool: Pool) -> None:
-        """What a start does with a definition that had to wait."""
+        """What the end of being active does with a definition that had to wait for it."""
         if pool.pending is None:
             return
         pool.definition, pool.pending = pool.pending, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Set
 from pathlib import Path
 
 from fspoolfs import names
@@ -35,9 +36,12 @@ class Store:
         self._deleting = state / "deleting"
 
     def prepare(self) -> None:
-        """Make the directories."""
+        """Make the directories, and remove the temporary files of writes that were interrupted."""
         for directory in (self._pools, self._pending, self._autostart, self._active, self._deleting):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in directory.iterdir():
+                if path.name.startswith("."):
+                    path.unlink()
 
     def load(self) -> tuple[list[PoolDefinition], dict[str, FspoolError]]:
         """Every definition that can be read, and for every other name the reason."""
@@ -45,16 +49,22 @@ class Store:
         unreadable: dict[str, FspoolError] = {}
         for path in sorted(self._pools.iterdir()):
             name = path.name.removesuffix(_SUFFIX)
-            if path.name.startswith("."):
-                path.unlink()
-                continue
             try:
                 definitions.append(self._read(path, name))
             except FspoolError as error:
                 unreadable[name] = CorruptError(f"{path}: {error}; correct it and start the daemon again")
             except OSError as error:
                 unreadable[name] = CorruptError(f"{path}: {os.strerror(error.errno or 5)}")
+        self._forget_all_but({definition.name for definition in definitions} | unreadable.keys())
         return definitions, unreadable
+
+    def _forget_all_but(self, defined: Set[str]) -> None:
+        """Remove what a crash left of pools that were being forgotten: a new pool is not to inherit it."""
+        for directory in (self._pending, self._autostart, self._active):
+            for path in directory.iterdir():
+                name = path.name.removesuffix(_SUFFIX) if directory == self._pending else path.name
+                if name not in defined:
+                    atomic.remove_file(str(path))
 
     def _read(self, path: Path, name: str) -> PoolDefinition:
         definition = documents.parse_pool(atomic.read_file(str(path), _LIMIT))
@@ -64,7 +74,7 @@ class Store:
         return definition
 
     def load_pending(self, name: str) -> PoolDefinition | None:
-        """The definition that the next start of pool `name` brings into force, if there is one."""
+        """The definition that pool `name` takes up when it is no longer active, if there is one."""
         path = self._pending / f"{name}{_SUFFIX}"
         return self._read(path, name) if path.exists() else None
 
@@ -107,7 +117,7 @@ class Store:
 
     def deletions(self) -> list[str]:
         """The pools whose storage was being deleted when the daemon ended."""
-        return sorted(path.name for path in self._deleting.iterdir() if not path.name.startswith("."))
+        return sorted(path.name for path in self._deleting.iterdir())
 
     def begin_deletion(self, name: str) -> None:
         """Remember, until `end_deletion`, that the storage of pool `name` is being deleted."""

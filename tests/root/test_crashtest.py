@@ -67,16 +67,15 @@ def crashes(output: str) -> int:
         ("item create deep", "rename chain"),
         ("item delete for good", "item clone"),
         ("two pools", "shutdown"),
-        ("pool first start", "pool delete"),
-        ("pool undefine", "recover mv"),
+        ("pool first start", "recover mv"),
     ],
     ids=" and ".join,
 )
 def test_the_contract_holds_at_a_sample_of_crashes(operations: tuple[str, ...], place: Path) -> None:
     only = [argument for name in operations for argument in ("--only", name)]
-    result = run(SCRIPT, *only, "--limit", "5", "--dir", place, check=False, timeout=LIMIT)
+    result = run(SCRIPT, *only, "--limit", "4", "--dir", place, check=False, timeout=LIMIT)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert crashes(result.stdout) == 10
+    assert crashes(result.stdout) == 8
     assert list(place.iterdir()) == []
 
 
@@ -191,32 +190,53 @@ def follow(place: Path, crashing: Import, kill: Kill | None) -> Report:
 
 OWN = "$S/pools/tank/.fspool"
 
+#: What is done behind the daemon's back, and what is said of it. No two touch the same thing.
 DEFECTS = {
-    "a directory of no item": ('mkdir "$S/pools/tank/stray"', "stray in its root belongs to no item"),
-    "an item without a directory": (
-        'rmdir "$S/pools/tank/web"; echo refresh > "$P/status"',
-        "web is missing",
-    ),
-    "a definition of no item": (f'echo > "{OWN}/items/stray.xml"', "stray.xml belongs to nothing"),
-    "an item without a definition": (f'rm "{OWN}/items/web.xml"', "web.xml is missing"),
-    "a torn definition": (f'echo "<fs>" > "{OWN}/items/web.xml"', "web.xml cannot be read"),
-    "another definition": (f'sed -i s/0755/0700/ "{OWN}/items/web.xml"', "says"),
-    "a half-made clone": (f'mkdir "{OWN}/staging/x"', "staging/x belongs to nothing"),
-    "trash of no entry": (f'mkdir "{OWN}/trash/x"', "trash/x belongs to nothing"),
-    "trash without its data": (f'rm -r "{OWN}"/trash/*-????????????', "is missing"),
-    "a temporary file": (f'echo > "{OWN}/.0123"', ".0123 belongs to nothing"),
-    "a temporary file of the state": ('echo > "$T/active/.0123"', ".0123 belongs to nothing"),
-    "a pool that is not shown": ('echo > "$T/pools/stray.xml"', "stray.xml belongs to nothing"),
-    "a pool that is not stored": ('rm "$T/pools/tank.xml"', "tank.xml is missing"),
-    "an autostart that is not shown": ('echo > "$T/autostart/tank"', "autostart/tank belongs to nothing"),
-    "a pool that will not be active": ('rm "$T/active/tank"', "active/tank is missing"),
-    "a deletion under way": ('echo > "$T/deleting/tank"', "deleting/tank belongs to nothing"),
+    'mkdir "$S/pools/tank/stray"': "stray in its root belongs to no item",
+    'rmdir "$S/pools/tank/a"; echo refresh > "$P/status"': "item a is missing",
+    f'rm "{OWN}/items/b.xml"': "items/b.xml is missing",
+    f'echo "<fs>" > "{OWN}/items/c.xml"': "items/c.xml cannot be read",
+    f'sed -i s/0755/0700/ "{OWN}/items/d.xml"': "items/d.xml says",
+    f'echo > "{OWN}/items/e.xml"': "items/e.xml belongs to nothing",
+    f'mkdir "{OWN}/staging/x"': "staging/x belongs to nothing",
+    f'mkdir "{OWN}/trash/x"': "trash/x belongs to nothing",
+    f'rm -r "{OWN}"/trash/*-????????????': "is missing",
+    f'echo > "{OWN}/.0123"': ".fspool/.0123 belongs to nothing",
+    'echo > "$T/active/.0123"': "active/.0123 belongs to nothing",
+    'echo > "$T/pools/stray.xml"': "pools/stray.xml belongs to nothing",
+    'rm "$T/pools/tank.xml"': "pools/tank.xml is missing",
+    'echo > "$T/pending/tank.xml"': "pending/tank.xml belongs to nothing",
+    'echo > "$T/autostart/tank"': "autostart/tank belongs to nothing",
+    'rm "$T/active/tank"': "active/tank is missing",
+    'echo > "$T/deleting/tank"': "deleting/tank belongs to nothing",
 }
+
+#: What changes a pool, each in another way.
+CHANGES = [
+    'echo x >> "$P/items/a/data/file"',
+    'truncate -s 0 "$P/items/a/data/file"',
+    'chmod 600 "$P/items/a/data/file"',
+    'touch "$P/items/a/data/file"',
+    'setfattr -n user.a -v b "$P/items/a/data/file"',
+    'ln "$P/items/a/data/file" "$P/items/a/data/more"',
+    'mv "$P/items/a/data/file" "$P/items/a/data/other"',
+    'ln -s other "$P/items/a/data/link"',
+    'chmod 700 "$P/items/a"',
+    'chmod 777 "$S/pools/tank"',
+    'chmod 777 "$S/pools"',
+    'echo 1 > "$P/autostart"',
+    'rmdir "$P/trash/old"',
+    'mkdir "$P/items/new"',
+    'mv "$P/items/new" "$P/items/newer"',
+    'rmdir "$P/items/newer"',
+    'echo stop > "$P/status"',
+    'rmdir "$P"',
+]
 
 
 @pytest.fixture
 def pool(daemon: Daemon) -> Callable[[str], None]:
-    """A pool with an item and one in the trash; runs lines in which $T is the state directory."""
+    """A pool with items and one in the trash; runs lines in which $T is the state directory."""
     env = {
         "M": str(daemon.mount),
         "S": str(daemon.storage),
@@ -228,24 +248,21 @@ def pool(daemon: Daemon) -> Callable[[str], None]:
         sh(f"set -e; {script}", env=env)
 
     do('mkdir "$M/pools/tank"; echo "start build" > "$P/status"')
-    do('mkdir "$P/items/web" "$P/items/old"; rmdir "$P/items/old"')
+    do('for name in a b c d old; do mkdir "$P/items/$name"; done; rmdir "$P/items/old"')
     return do
 
 
-def test_a_pool_in_order_has_no_violation(
+def test_every_defect_is_a_violation_and_nothing_else(
     daemon: Daemon, pool: Callable[[str], None], crashing: Import
 ) -> None:
-    assert crashing("contract").violations(daemon.mount, daemon.state, frozenset(), daemon.log) == []
-
-
-@pytest.mark.parametrize(("script", "sentence"), DEFECTS.values(), ids=DEFECTS)
-def test_a_defect_is_a_violation(
-    script: str, sentence: str, daemon: Daemon, pool: Callable[[str], None], crashing: Import
-) -> None:
-    pool(script)
-    found = crashing("contract").violations(daemon.mount, daemon.state, frozenset(), daemon.log)
-    assert len(found) == 1, found
-    assert sentence in found[0]
+    contract = crashing("contract")
+    assert contract.violations(daemon.mount, daemon.state, frozenset(), daemon.log) == []
+    for script in DEFECTS:
+        pool(script)
+    found = contract.violations(daemon.mount, daemon.state, frozenset(), daemon.log)
+    missed = [sentence for sentence in DEFECTS.values() if not any(sentence in one for one in found)]
+    assert not missed, found
+    assert len(found) == len(DEFECTS), found
 
 
 def test_an_error_in_the_log_is_a_violation(daemon: Daemon, crashing: Import) -> None:
@@ -254,28 +271,16 @@ def test_an_error_in_the_log_is_a_violation(daemon: Daemon, crashing: Import) ->
     assert found == ["not announced: 2026-01-01 00:00:00,000 ERROR fspoolfs.service: something broke"]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        'echo x >> "$P/items/web/data/file"',
-        'truncate -s 0 "$P/items/web/data/file"',
-        'chmod 600 "$P/items/web/data/file"',
-        'touch "$P/items/web/data/file"',
-        'setfattr -n user.a -v b "$P/items/web/data/file"',
-        'ln "$P/items/web/data/file" "$P/items/web/data/more"',
-        'mv "$P/items/web/data/file" "$P/items/web/data/other"',
-        'chmod 700 "$P/items/web"',
-        'chmod 777 "$S/pools/tank"',
-        'echo 1 > "$P/autostart"',
-        'rmdir "$P/trash/old"',
-        'mkdir "$P/items/new"',
-    ],
-)
-def test_a_change_is_seen(script: str, daemon: Daemon, pool: Callable[[str], None], crashing: Import) -> None:
+def test_every_change_of_a_pool_is_seen(
+    daemon: Daemon, pool: Callable[[str], None], crashing: Import
+) -> None:
     seen = crashing("seen")
-    pool('echo data > "$P/items/web/data/file"; chmod 644 "$P/items/web/data/file"')
+    pool('echo data > "$P/items/a/data/file"; chmod 644 "$P/items/a/data/file"')
     known = seen.uuids(daemon.mount)
     before = seen.look(daemon.mount, daemon.storage, "tank", known)
     assert seen.look(daemon.mount, daemon.storage, "tank", known) == before
-    pool(script)
-    assert seen.look(daemon.mount, daemon.storage, "tank", known) != before
+    for script in CHANGES:
+        pool(script)
+        now = seen.look(daemon.mount, daemon.storage, "tank", known)
+        assert now != before, script
+        before = now

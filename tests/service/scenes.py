@@ -26,6 +26,8 @@ BOB = Caller(uid=1002, gid=1002)
 
 #: Seconds that anything in memory may take on a slow machine.
 LIMIT = 5.0
+#: Seconds between two looks for what no event tells.
+LOOK = 0.02
 
 
 def place(pool: str) -> str:
@@ -184,7 +186,7 @@ class Users:
 
 
 async def until(service: Service, condition: Callable[[], bool], *, what: str) -> None:
-    """Wait, by the service's events, until `condition()` is true."""
+    """Wait until `condition()` is true; not all that happens is an event, so look now and then as well."""
     changed = trio.Event()
 
     def hear(event: object) -> None:
@@ -193,7 +195,8 @@ async def until(service: Service, condition: Callable[[], bool], *, what: str) -
     service.events.listen(hear)
     with trio.move_on_after(LIMIT):
         while not condition():
-            await changed.wait()
+            with trio.move_on_after(LOOK):
+                await changed.wait()
             changed = trio.Event()
     assert condition(), what
 

@@ -333,15 +333,15 @@ async def test_pools_outlive_the_service(running: Running) -> None:
         assert after == before
 
 
-async def test_a_definition_that_waits_outlives_the_service(running: Running) -> None:
+async def test_a_definition_that_waits_comes_into_force_when_the_pool_is_stopped(running: Running) -> None:
     async with running() as service:
         pool = await active_pool(service)
         await service.pools.define(dir_pool("tank", target="/storage/elsewhere"), ROOT)
+        assert pool.pending is not None
         await service.lifecycle.stop(pool, ROOT)
-        pending = pool.pending
-        assert pending is not None
+        assert (pool.target, pool.pending) == ("/storage/elsewhere", None)
     async with running() as service:
-        assert service.pools.find("tank").pending == pending
+        assert service.pools.find("tank").target == "/storage/elsewhere"
 
 
 async def test_after_a_boot_only_pools_with_autostart_are_started(

@@ -26,7 +26,6 @@ from .scenes import (
     Users,
     active_pool,
     furnished_pool,
-    hang,
     item,
     leftovers,
     look,
@@ -179,18 +178,17 @@ async def at_once(
         except FspoolError as error:
             ends[number] = error
 
-    async def block(service: Service, pool: Pool) -> None:
+    async def block() -> None:
         await service.items.create(pool, item("blocker"), ROOT, adopt=False)
 
-    service.context.grace = 0.05
-    handle = await hang(service, pool, faults, "log_sync", block)
-    service.context.grace = LIMIT
-    async with trio.open_nursery() as nursery:
-        for number, request in enumerate(requests):
-            nursery.start_soon(make, number, request)
-            await trio.testing.wait_all_tasks_blocked()
-        handle.release()
-    await until(service, lambda: pool.items["blocker"].state == "ready", what="nothing hangs any more")
+    with faults.arm("log_sync") as hang:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(block)
+            assert await trio.to_thread.run_sync(hang.wait_until_entered, LIMIT)
+            for number, request in enumerate(requests):
+                nursery.start_soon(make, number, request)
+                await trio.testing.wait_all_tasks_blocked()
+            hang.release()
     return ends
 
 
