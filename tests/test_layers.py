@@ -32,6 +32,8 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 FORBIDDEN = {("ops", "backends"), ("ops", "system")}
 
 MAX_LINES = 400
+#: A test module is a list, and longer before it has two jobs.
+MAX_TEST_LINES = 550
 
 
 def part_of(module: str) -> str:
@@ -79,7 +81,9 @@ def test_no_file_outgrows_its_purpose() -> None:
     files = [path for folder in ("fspoolfs", "scripts", "tests") for path in (PROJECT / folder).rglob("*")]
     sources = [path for path in files if path.suffix == ".py" or path.parent.name == "scripts"]
     lines = {str(path): len(path.read_text().splitlines()) for path in sources if path.is_file()}
-    assert {path: number for path, number in lines.items() if number > MAX_LINES} == {}
+    tests = str(PROJECT / "tests")
+    limits = {path: MAX_TEST_LINES if path.startswith(tests) else MAX_LINES for path in lines}
+    assert {path: number for path, number in lines.items() if number > limits[path]} == {}
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ _STOPPED = 'echo stop > "$P/status"\n'
 _NO_TRASH = (
     """echo "<fspool type='dir'><name>tank</name><trash retention='none'/></fspool>" > "$P/config.xml"\n"""
 )
-#: A change of the target waits for the next start.
+#: Where the pool is going to be; a change of the target waits until the pool is stopped.
 _MADE_ELSEWHERE = 'mkdir "$S/elsewhere"\n'
 _PENDING = (
     """echo "<fspool type='dir'><name>tank</name><target><path>$S/elsewhere</path></target></fspool>" """
@@ -82,6 +82,8 @@ _OPEN_TO_ALL = (
     """echo "<fspool type='dir'><name>tank</name><target><permissions><mode>1777</mode></permissions>"""
     """</target></fspool>" > "$P/config.xml"\n"""
 )
+#: A change of which a part takes effect at once.
+_OPEN_TO_ALL_ELSEWHERE = _OPEN_TO_ALL.replace("<target>", "<target><path>$S/elsewhere</path>")
 #: Ends when the daemon has removed what was purged, or has ended.
 _DRAINED = (
     'until [ -z "$(ls -A "$R/.fspool/purge")" ]; do cat "$M/version" > /dev/null || exit 1; sleep 0.01; done'
@@ -122,9 +124,9 @@ _POOL_OPERATIONS = (
     ),
     _one("pool redefine", _OPEN_TO_ALL),
     _one("pool redefine inactive", _OPEN_TO_ALL, prepare=_STOPPED),
-    # A pool that was active is started with the daemon, and a start takes up what is pending.
-    _one("pool redefine pending", _PENDING, prepare=_MADE_ELSEWHERE, resumed=True),
-    _one("pool redefine pending away", _OPEN_TO_ALL, prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
+    _one("pool redefine pending", _PENDING, prepare=_MADE_ELSEWHERE),
+    _one("pool redefine both", _OPEN_TO_ALL_ELSEWHERE, prepare=_MADE_ELSEWHERE),
+    _one("pool redefine pending away", _OPEN_TO_ALL, prepare=_MADE_ELSEWHERE + _PENDING),
     _one("pool build", 'echo build > "$M/pools/new/status"', prepare=_NEW_POOL, pool="new"),
     _one(
         "pool build deep",
@@ -135,15 +137,14 @@ _POOL_OPERATIONS = (
     ),
     _one("pool first start", 'echo start > "$M/pools/new/status"', prepare=_BUILT, pool="new"),
     _one("pool start", 'echo start > "$P/status"', prepare=_STOPPED),
-    _one("pool start pending", 'echo start > "$P/status"', prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool stop", 'echo stop > "$P/status"'),
     _one("pool stop changed", 'mkdir "$P/items/new"', 'echo stop > "$P/status"'),
+    _one("pool stop pending", 'echo stop > "$P/status"', prepare=_MADE_ELSEWHERE + _PENDING),
     _one(
-        "pool stop pending",
+        "pool restart pending",
         'echo stop > "$P/status"',
-        prepare=_MADE_ELSEWHERE,
-        before=_PENDING,
-        resumed=True,
+        'echo start > "$P/status"',
+        prepare=_MADE_ELSEWHERE + _PENDING,
     ),
     _one("pool destroy", 'echo destroy > "$P/status"'),
     _one(
@@ -159,7 +160,6 @@ _POOL_OPERATIONS = (
         before=_STOPPED,
         resumed=True,
     ),
-    _one("pool undefine pending", 'rmdir "$M/pools/tank"', prepare=_MADE_ELSEWHERE + _PENDING + _STOPPED),
     _one("pool undefine and define", 'rmdir "$M/pools/tank"', 'mkdir "$M/pools/tank"', prepare=_STOPPED),
     _one("pool autostart on", 'echo 1 > "$P/autostart"'),
     _one("pool autostart off", 'echo 0 > "$P/autostart"', prepare='echo 1 > "$P/autostart"\n'),

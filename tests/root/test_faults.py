@@ -139,6 +139,10 @@ def test_in_a_full_pool_items_can_be_deleted(daemon: Daemon, storage: Storage) -
     (pool / "items" / "web" / "data" / "big").write_bytes(b"x" * 4 * MIB)
     storage.fill()
     (pool / "items" / "web").rmdir()
+    request(pool / "status", "stop")
+    request(pool / "status", "start")
+    assert names(pool / "items") == set()
+    assert names(pool / "trash") == {"web"}
     (pool / "trash" / "web").rmdir()
     eventually(lambda: int(value(pool / "available")) > 3 * MIB, what="the room is there", timeout=20)
     check_consistent_but_for(pool, "ballast")

@@ -13,6 +13,7 @@ from mount.control import ControlTree, request
 from support.daemon import Daemon, MakeDaemon, daemons
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import User, as_user, run, sh
+from support.wait import eventually
 
 pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 
@@ -252,7 +253,7 @@ def test_a_user_runs_a_daemon_of_his_own(own_daemon: Daemon) -> None:
     own_daemon.kill(unmount=False)
     run("fusermount3", "-u", "-z", own_daemon.mount, user=user)
     own_daemon.start()
-    line("echo start > pools/tank/status || true")
+    eventually(lambda: line("cat pools/tank/status") == "active\n", what="the pool is active again")
     assert line("ls pools/tank/items") == "shop\n"
     line("echo stop > pools/tank/status && rmdir pools/tank")
 
