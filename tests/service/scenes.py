@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -47,7 +48,7 @@ async def active_pool(service: Service, name: str = "tank", **more: object) -> P
     """A new pool that is built and started."""
     await service.pools.define(dir_pool(name, **more), ROOT)
     pool = service.pools.find(name)
-    await service.lifecycle.start(pool, ROOT, build=True)
+    await patiently(service, pool, service.lifecycle.start(pool, ROOT, build=True))
     return pool
 
 
@@ -56,13 +57,29 @@ async def furnished_pool(service: Service, name: str = "tank", *, retention: int
     pool = await active_pool(service, name, trash=TrashPolicy(retention=retention))
     root = pool.active().root
     for one in ("web", "other", "old"):
-        await service.items.create(pool, item(one), ROOT, adopt=False)
+        await patiently(service, pool, service.items.create(pool, item(one), ROOT, adopt=False))
         root.write(f"{one}/{one}.txt", b"data", replace=False, durable=False)
-    await service.trash.delete(pool, "old")
+    await patiently(service, pool, service.trash.delete(pool, "old"))
     root.make_directory("found", mode=0o755)
     root.write("found/found.txt", b"data", replace=False, durable=False)
     root.sync()
     return pool
+
+
+async def patiently(service: Service, pool: Pool, request: Awaitable[object]) -> None:
+    """Wait for the end of a request, however short the service's grace time and slow the machine."""
+    with suppress(InProgressError):
+        await request
+    await until(service, lambda: is_at_rest(pool), what=f"pool {pool.name} is at rest")
+
+
+def is_at_rest(pool: Pool) -> bool:
+    """Whether no verb and no change of an item is under way."""
+    return (
+        (pool.job is None or not pool.job.running)
+        and not {one.state.value for one in pool.items.values()} & {"creating", "busy", "deleting"}
+        and not any(entry.busy for entry in pool.trash.values())
+    )
 
 
 async def running_pool(service: Service, name: str = "tank") -> Pool:

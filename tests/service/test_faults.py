@@ -39,6 +39,7 @@ from .scenes import (
     item,
     leftovers,
     look,
+    patiently,
     running_pool,
     until,
 )
@@ -310,9 +311,10 @@ async def test_a_hanging_pool_delays_no_other(call: str, running: Running, hangi
         slow, quick = await active_pool(service, "slow"), await active_pool(service, "quick")
         with await hang(service, slow, hanging, call, create):
             with trio.fail_after(LIMIT):
-                await service.items.create(quick, item("web"), ROOT, adopt=False)
-                await service.lifecycle.stop(quick, ROOT)
-                await service.lifecycle.start(quick, ROOT)
+                await patiently(service, quick, service.items.create(quick, item("web"), ROOT, adopt=False))
+                await patiently(service, quick, service.lifecycle.stop(quick, ROOT))
+                await patiently(service, quick, service.lifecycle.start(quick, ROOT))
+                assert set(quick.items) == {"web"}
                 assert await service.spaces.of(quick) is not None
             assert slow.items["new"].state == "creating"
         await until(service, lambda: slow.items["new"].state == "ready", what="the slow one is done at last")
@@ -332,8 +334,22 @@ async def test_long_work_that_hangs_leaves_its_pool_usable(
     async with running(SimulatedHost(faults=hanging), grace=0.1) as service:
         pool = await furnished_pool(service)
         with await hang(service, pool, hanging, call, work[call]), trio.fail_after(LIMIT):
-            await create(service, pool)
-            await rename(service, pool)
+            with suppress(InProgressError):
+                await create(service, pool)
+            with suppress(InProgressError):
+                await rename(service, pool)
+            await until(service, lambda: {"new", "shop"} <= ready(pool), what="both are done")
+
+
+def ready(pool: Pool) -> set[str]:
+    return {name for name, one in pool.items.items() if one.state == "ready"}
+
+
+async def patiently_ended(service: Service, pool: Pool) -> None:
+    """Destroy a pool in which something hangs."""
+    with suppress(InProgressError):
+        await service.lifecycle.destroy(pool, ROOT)
+    await until(service, lambda: pool.state is PoolState.INACTIVE, what="the pool is destroyed")
 
 
 async def purge_and_wait(service: Service, pool: Pool) -> None:
@@ -352,10 +368,8 @@ async def test_a_destroyed_pool_is_not_touched_by_what_hung_in_it(
     async with running(machine, grace=0.1) as service:
         pool = await furnished_pool(service)
         with await hang(service, pool, hanging, call, operation):
-            with suppress(InProgressError):
-                await service.lifecycle.destroy(pool, ROOT)
-            await until(service, lambda: pool.state is PoolState.INACTIVE, what="the pool is destroyed")
-            await service.lifecycle.start(pool, ROOT)
+            await patiently_ended(service, pool)
+            await patiently(service, pool, service.lifecycle.start(pool, ROOT))
             before = look(machine, pool)
             threads = [one for one in threading.enumerate() if one.name == "commit-tank"]
         for thread in threads:
@@ -364,7 +378,8 @@ async def test_a_destroyed_pool_is_not_touched_by_what_hung_in_it(
         assert look(machine, pool) == before
         assert leftovers(machine, pool) == []
         with trio.fail_after(LIMIT):
-            await service.items.create(pool, item("probe"), ROOT, adopt=False)
+            await patiently(service, pool, service.items.create(pool, item("probe"), ROOT, adopt=False))
+        assert "probe" in pool.items
     async with running(machine) as service:
         pool = await running_pool(service)
         assert pool.state is PoolState.ACTIVE, pool.error

@@ -40,6 +40,7 @@ from .scenes import (
     item,
     leftovers,
     look,
+    patiently,
     running_pool,
     storage,
     until,
@@ -437,11 +438,12 @@ async def test_a_clone_that_ends_after_its_pool_was_destroyed_leaves_the_name_fr
         with trio.fail_after(LIMIT):
             await job.finished.wait()
         assert job.error is not None
-        await service.lifecycle.start(pool, ROOT)
+        await patiently(service, pool, service.lifecycle.start(pool, ROOT))
         assert set(pool.items) == {"web", "other"}
-        service.context.grace = LIMIT
         with trio.fail_after(LIMIT):
-            await service.clones.clone_item(pool, pool.items["web"], "copy", None, ROOT)
+            again = service.clones.clone_item(pool, pool.items["web"], "copy", None, ROOT)
+            await patiently(service, pool, again)
+        assert pool.items["copy"].state == "ready"
         assert leftovers(machine, pool) == []
 
 

@@ -44,6 +44,7 @@ from .scenes import (
     hang,
     item,
     look,
+    patiently,
     place,
     running_pool,
     storage,
@@ -131,14 +132,15 @@ async def test_one_verb_at_a_time(running: Running) -> None:
             with pytest.raises(BusyError):
                 await service.pools.undefine(pool, ROOT)
         await until(service, lambda: pool.state == "inactive", what="it is built")
-        await service.lifecycle.start(pool, ROOT)
+        await patiently(service, pool, service.lifecycle.start(pool, ROOT))
+        assert pool.state == "active"
 
 
 async def test_a_verb_that_takes_long_goes_on_and_its_end_is_told(running: Running) -> None:
     faults = FirstHangs()
     async with running(SimulatedHost(faults=faults), grace=0.05) as service:
         pool = await active_pool(service)
-        await service.lifecycle.stop(pool, ROOT)
+        await patiently(service, pool, service.lifecycle.stop(pool, ROOT))
         ends: list[dict[str, str | int]] = []
         service.events.listen(lambda event: ends.append(event.details) if event.kind == "job-done" else None)
 
