@@ -132,10 +132,17 @@ def load_trash(root: RootDirectory) -> list[TrashEntry]:
             continue
         path = f"{layout.TRASH}/{entry}"
         try:
-            entries.append(trashcan.decode(root.read(path, limit=_DEFINITION_LIMIT)))
+            moved = root.stat(path).ctime_ns // _SECOND
+            entries.append(trashcan.decode(root.read(path, limit=_DEFINITION_LIMIT), moved))
         except (FspoolError, OSError) as error:
             log.error("%s: %s", root.location(path), error)
     entries.sort(key=lambda one: (one.deleted, one.name))
+    taken: set[str] = set()
+    for one in entries:
+        # A record that had to be kept without its name may find it taken.
+        if one.name in taken:
+            one.name = trashcan.free_name(one.definition, one.deleted, taken)
+        taken.add(one.name)
     return entries
 
 

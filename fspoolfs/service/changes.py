@@ -65,6 +65,8 @@ class ItemChange(ABC):
         self._on_done = on_done
         self._answered = trio.Event()
         self._is_settled = False
+        #: Whether who asked was answered before the end, and so does not know of it.
+        self.late = False
         self._watcher: Callable[[Exception | None], None] | None = None
         self.error: Exception | None = None
 
@@ -104,6 +106,7 @@ class ItemChange(ABC):
 
     def let_go(self) -> None:
         """Answer who waits, although it has not ended."""
+        self.late = not self._is_settled
         self._answered.set()
 
     def failed(self, error: OSError) -> StorageError:

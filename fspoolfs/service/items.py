@@ -46,7 +46,9 @@ class Items(ItemWork):
 
         def done(error: Exception | None) -> None:
             lease.release()
-            self.created(pool, attached, item, change.definition, error, via_tree=via_tree)
+            self.created(
+                pool, attached, item, change.definition, error, via_tree=via_tree and not change.late
+            )
 
         change = CreateItem(
             attached.filesystem,
@@ -176,16 +178,13 @@ class Items(ItemWork):
             item.definition, item.error = new, None
             item.changed = int(time.time())
             attached.put(item)
-            self.publish("item-renamed", pool, new_name, via_tree=via_tree, old=name)
+            self.publish("item-renamed", pool, new_name, via_tree=via_tree and not change.late, old=name)
 
-        await self.commit(
-            pool,
-            attached,
-            RenameItem(
-                attached.filesystem,
-                old,
-                new,
-                in_use=self.in_use(attached, f"rename item {name}"),
-                on_done=done,
-            ),
+        change = RenameItem(
+            attached.filesystem,
+            old,
+            new,
+            in_use=self.in_use(attached, f"rename item {name}"),
+            on_done=done,
         )
+        await self.commit(pool, attached, change)

@@ -55,12 +55,17 @@ class MovingChange(ItemChange):
                 self.filesystem.move(self._source, self._target)
                 self._moved = True
             if self._definition_target:
-                self.root.write(self._definition_target, self._document, replace=False, durable=False)
-                self._written = True
-            self.root.remove_file(self._definition_source)
-            self._removed = True
+                self.keep_record()
+            if not self._removed:
+                self.root.remove_file(self._definition_source)
+                self._removed = True
         except OSError as error:
             raise self.failed(error) from error
+
+    def keep_record(self) -> None:
+        """Write the definition that will be true."""
+        self.root.write(self._definition_target, self._document, replace=False, durable=False)
+        self._written = True
 
     def put_back(self) -> None:
         """Undo `apply` as far as it came; a full storage must not be asked for more than that."""
@@ -166,6 +171,16 @@ class DeleteItem(MovingChange):
             deleted=deleted,
         )
         self._in_use = in_use
+
+    def keep_record(self) -> None:
+        """A full storage still lets the definition itself be moved; it says all but the time."""
+        self._removed = not trashcan.keep(
+            self.root,
+            definition=self._definition_source,
+            target=self._definition_target,
+            record=self._document,
+        )
+        self._written = True
 
     @property
     def kept(self) -> bool:

@@ -131,7 +131,12 @@ class _Replay:
         record = trashcan.encode(
             formatting.format_item(intent.definition), name=intent.trash_name, deleted=intent.deleted
         )
-        self._root.write(self._final_definition, record, replace=True, durable=False)
+        trashcan.keep(
+            self._root,
+            definition=layout.definition(intent.was_name),
+            target=self._final_definition,
+            record=record,
+        )
 
     def _purge(self) -> None:
         # Without a place of its own the item was missing when it was deleted: what lies there is not its.

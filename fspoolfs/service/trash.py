@@ -50,7 +50,7 @@ class Trash(ItemWork):
             if not change.kept:
                 attached.trash.pop(trash_name, None)
                 attached.rubbish.set()
-            self.gone(pool, "item-deleted", name, item.number, via_tree=via_tree)
+            self.gone(pool, "item-deleted", name, item.number, via_tree=via_tree and not change.late)
 
         change = DeleteItem(
             attached.filesystem,
@@ -85,21 +85,19 @@ class Trash(ItemWork):
                 entry.error = as_refusal(error)
                 return
             item.state = ItemState.READY
-            self.gone(pool, "trash-restored", trash_name, entry.number, via_tree=via_tree)
-            self.publish("item-created", pool, name, via_tree=via_tree)
+            asked = via_tree and not change.late
+            self.gone(pool, "trash-restored", trash_name, entry.number, via_tree=asked)
+            self.publish("item-created", pool, name, via_tree=asked)
 
-        await self.commit(
-            pool,
-            attached,
-            UndeleteItem(
-                attached.filesystem,
-                old,
-                new,
-                trash_name=trash_name,
-                deleted=entry.deleted,
-                on_done=done,
-            ),
+        change = UndeleteItem(
+            attached.filesystem,
+            old,
+            new,
+            trash_name=trash_name,
+            deleted=entry.deleted,
+            on_done=done,
         )
+        await self.commit(pool, attached, change)
 
     async def purge(self, pool: Pool, trash_name: str, *, via_tree: bool = False) -> None:
         """Take a deleted item out of the trash for good; its storage goes in the background."""
@@ -113,16 +111,13 @@ class Trash(ItemWork):
                 entry.error = as_refusal(error)
                 return
             attached.rubbish.set()
-            self.gone(pool, "trash-purged", trash_name, entry.number, via_tree=via_tree)
+            self.gone(pool, "trash-purged", trash_name, entry.number, via_tree=via_tree and not change.late)
 
-        await self.commit(
-            pool,
-            attached,
-            PurgeTrash(
-                attached.filesystem,
-                entry.definition,
-                trash_name=trash_name,
-                deleted=entry.deleted,
-                on_done=done,
-            ),
+        change = PurgeTrash(
+            attached.filesystem,
+            entry.definition,
+            trash_name=trash_name,
+            deleted=entry.deleted,
+            on_done=done,
         )
+        await self.commit(pool, attached, change)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from xml.sax.saxutils import quoteattr
 
-from fspoolfs.errors import CorruptError
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.errors import CorruptError, FspoolError
+from fspoolfs.model import documents
 from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.service.intents import open_envelope
 from fspoolfs.service.objects import TrashEntry
@@ -17,8 +21,33 @@ def encode(document: bytes, *, name: str, deleted: int) -> bytes:
     return f'<trashed name={quoteattr(name)} deleted="{deleted}">\n'.encode() + document + b"</trashed>\n"
 
 
-def decode(data: bytes) -> TrashEntry:
-    """Raises `CorruptError`."""
+def keep(root: RootDirectory, *, definition: str, target: str, record: bytes) -> bool:
+    """Put `record` at `target`; on a full storage move the file `definition` there instead.
+
+    Returns whether the record was written; if not, there is no `definition` any more.
+    """
+    try:
+        root.write(target, record, replace=True, durable=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with suppress(FileExistsError, FileNotFoundError):
+            root.rename(definition, target)
+        return False
+    return True
+
+
+def decode(data: bytes, moved: int) -> TrashEntry:
+    """What `encode` or `keep` left; `moved` is when, in seconds, should the file not say it.
+
+    Raises `CorruptError`.
+    """
+    if not data.startswith(b"<trashed "):
+        try:
+            plain = documents.parse_item(data)
+        except FspoolError as error:
+            raise CorruptError(f"a trash record that cannot be understood: {error}") from error
+        return TrashEntry(plain.name, plain, moved)
     element, definition = open_envelope(data, "trashed")
     try:
         return TrashEntry(element.get("name", ""), definition, int(element.get("deleted", "")))

@@ -429,6 +429,20 @@ def test_a_simulated_daemon_leaves_real_pools_alone(make_daemon: MakeDaemon) -> 
     assert os.listdir(real.mount / "pools" / "tank" / "items") == ["web"]
 
 
+def test_a_simulated_pool_that_is_defined_again_has_its_items_as_a_real_one_has(
+    make_daemon: MakeDaemon,
+) -> None:
+    for options in ([], ["--sim"]):
+        pool = tank(make_daemon(*options).mount)
+        request(pool / "status", "start build")
+        (pool / "items" / "web").mkdir()
+        request(pool / "status", "stop")
+        pool.rmdir()
+        pool.mkdir()
+        request(pool / "status", "start")
+        assert os.listdir(pool / "items") == ["web"]
+
+
 def test_the_module_and_the_installed_command_are_the_same() -> None:
     installed = Path(sys.executable).with_name("fspoolfs")
     assert run(installed, "--version").stdout == fspoolfs("--version").stdout

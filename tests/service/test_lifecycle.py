@@ -339,7 +339,8 @@ async def test_a_definition_that_waits_comes_into_force_when_the_pool_is_stopped
     async with running() as service:
         pool = await active_pool(service)
         await service.pools.define(dir_pool("tank", target="/storage/elsewhere"), ROOT)
-        assert pool.pending is not None
+        waiting = pool.pending
+        assert waiting is not None
         await service.lifecycle.stop(pool, ROOT)
         assert (pool.target, pool.pending) == ("/storage/elsewhere", None)
     async with running() as service:
