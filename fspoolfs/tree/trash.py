@@ -88,8 +88,9 @@ class TrashEntryDirectory(Directory):
 
     def attributes(self) -> Attributes:
         permissions = self.entry.definition.permissions
+        # Its owner may move it, for which the kernel wants him to be able to write in it.
         return Attributes(
-            mode=stat.S_IFDIR | 0o555,
+            mode=stat.S_IFDIR | 0o755,
             uid=OWNER[0] if permissions.owner is None else permissions.owner,
             gid=OWNER[1] if permissions.group is None else permissions.group,
             time=self.entry.deleted,
