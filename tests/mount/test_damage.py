@@ -249,19 +249,14 @@ def test_full_storage_refuses_an_item_and_leaves_nothing_of_it(full_pool: Path) 
     assert sorted(os.listdir(full_pool / "items")) == sorted(made)
 
 
-def test_full_storage_is_freed_by_deleting_items_without_a_trash(
+def test_full_storage_is_freed_by_deleting_items_and_purging_them(
     own_tree: ControlTree, full_pool: Path
 ) -> None:
-    victim = full_pool / "items" / "i0"
-    with refused(errno.ENOSPC):  # there is no room for what the trash would keep
-        victim.rmdir()
-    assert value(victim / "status") == "ready"
-    assert (victim / "data").is_dir()
-    request(
-        full_pool / "config.xml",
-        (full_pool / "config.xml").read_text().replace("</fspool>", "<trash retention='none'/></fspool>"),
-    )
-    victim.rmdir()
+    (full_pool / "items" / "i0").rmdir()  # though there is no room for anything new in the trash
+    assert os.listdir(full_pool / "trash") == ["i0"]
+    restarted(full_pool)
+    assert os.listdir(full_pool / "trash") == ["i0"]
+    (full_pool / "trash" / "i0").rmdir()
     purged = Path(os.readlink(full_pool / "root")) / ".fspool" / "purge"
     eventually(lambda: not os.listdir(purged), what="the storage is free")
     own_tree.new_item(full_pool, "again")
