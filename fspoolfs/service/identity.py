@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from contextlib import closing
 from dataclasses import dataclass
 from uuid import UUID
 from xml.sax.saxutils import escape
@@ -12,8 +13,10 @@ from lxml import etree
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.source import Source
 from fspoolfs.errors import CorruptError, ExistsError, FspoolError, UnsupportedError
-from fspoolfs.system import atomic
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.progress import Progress
 
 #: The layout of `.fspool/` that this version reads and writes.
 FORMAT = 1
@@ -40,10 +43,14 @@ def read(root: RootDirectory) -> Identity | None:
     return _decode(data, root.location(layout.IDENTITY))
 
 
-def peek(target: str) -> Identity | None:
-    """The identity that a directory on this host carries, if it can be read at all."""
+def peek(source: Source, definition: PoolDefinition) -> Identity | None:
+    """The identity that the root of `definition` carries, if it can be read at all.
+
+    For sources whose roots are there without being attached.
+    """
     try:
-        return _decode(atomic.read_file(f"{target}/{layout.IDENTITY}", _LIMIT), target)
+        with closing(source.attach(definition, Progress())) as root:
+            return read(root)
     except (OSError, FspoolError):
         return None  # a start will say what is wrong with it
 

@@ -91,9 +91,19 @@ class Pools:
     async def _load_rest(self, pool: Pool) -> None:
         await self._locate(pool)
         try:
-            pool.pending = await trio.to_thread.run_sync(self._store.load_pending, pool.name)
+            pending = await trio.to_thread.run_sync(self._store.load_pending, pool.name)
+            if pending is not None:
+                await self._finish_redefinition(pool, pending)
         except FspoolError as error:
             log.error("pool %s: its pending definition is dropped: %s", pool.name, error)
+
+    async def _finish_redefinition(self, pool: Pool, pending: PoolDefinition) -> None:
+        """Make what can change live follow from `pending`, which a crash may have kept from it."""
+        planned = changes.pool_changes(pool.definition, pending)
+        saved = (pool.definition, pending)
+        pool.definition, pool.pending = planned.live, planned.pending
+        if (pool.definition, pool.pending) != saved:
+            await self._save(pool)
 
     # -- define -----------------------------------------------------------------------------------
 
@@ -145,8 +155,10 @@ class Pools:
         if wanted.type is not PoolType.DIR:
             return None
 
+        placed = replace(wanted, target=target)
+
         def look() -> UUID | None:
-            found = identity.peek(target)
+            found = identity.peek(self._registry.source_for(placed), placed)
             return found.uuid if found is not None and found.name == wanted.name else None
 
         return await self._in_time(look, f"look for a pool at {target}")

@@ -79,13 +79,17 @@ class Store:
         return self._read(path, name) if path.exists() else None
 
     def save(self, definition: PoolDefinition, pending: PoolDefinition | None) -> None:
-        """Durably; `pending` is removed when it is `None`."""
+        """Durably; `pending` is removed when it is `None`.
+
+        What is wanted in the end is written first, as pending: after a crash the rest follows from it.
+        """
         name = f"{definition.name}{_SUFFIX}"
-        if pending is not None:
-            atomic.write_file(str(self._pending / name), formatting.format_pool(pending))
+        waiting = self._pending / name
+        if pending is not None or waiting.exists():
+            atomic.write_file(str(waiting), formatting.format_pool(pending or definition))
         atomic.write_file(str(self._pools / name), formatting.format_pool(definition))
         if pending is None:
-            _remove(self._pending / name)
+            _remove(waiting)
 
     def remove(self, name: str) -> None:
         """Forget the pool: its definition first, so that what a crash leaves means nothing."""

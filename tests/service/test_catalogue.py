@@ -216,4 +216,20 @@ def test_the_trash_is_read_oldest_first_and_bad_records_are_left_alone(
     pool.root.write(f"{layout.TRASH}/{uuid4()}.xml", b"<trashed", replace=False, durable=False)
     assert [one.name for one in catalogue.load_trash(pool.root)] == ["old", "a", "b", "young"]
     assert len(pool.root.names(layout.TRASH)) == 5
-    assert "<trashed>" in caplog.text
+    assert "cannot be understood" in caplog.text
+
+
+def test_deleted_items_without_a_name_of_their_own_in_the_trash_do_not_hide_each_other(pool: Pool) -> None:
+    """On a full storage a definition is moved into the trash as it is."""
+    for _ in range(2):
+        definition = plain("web")
+        assert definition.uuid is not None
+        pool.root.write(
+            layout.trashed_definition(definition.uuid),
+            formatting.format_item(definition),
+            replace=False,
+            durable=False,
+        )
+    found = [one.name for one in catalogue.load_trash(pool.root)]
+    assert len(set(found)) == 2
+    assert "web" in found
