@@ -29,10 +29,6 @@ def trashed_data(uuid: UUID) -> str:
     return f"{TRASH}/{uuid}"
 
 
-def trashed_definition(uuid: UUID) -> str:
-    return f"{TRASH}/{uuid}.xml"
-
-
 def staging(uuid: UUID) -> str:
     """Where a clone grows before it is renamed into its place."""
     return f"{STAGING}/{uuid}"

@@ -124,25 +124,19 @@ def _observe(root: RootDirectory, item: Item, there: Set[str]) -> None:
         )
 
 
-def load_trash(root: RootDirectory) -> list[TrashEntry]:
-    """What is in the trash, oldest first. A record that cannot be read is logged and left alone."""
-    entries = []
-    for entry in root.names(layout.TRASH):
-        if not entry.endswith(_SUFFIX) or entry.startswith("."):
+def load_trash(root: RootDirectory) -> dict[str, TrashEntry]:
+    """What is in the trash, by name. A record that cannot be read is logged and left alone."""
+    entries: dict[str, TrashEntry] = {}
+    for file in sorted(root.names(layout.TRASH)):
+        if not file.endswith(_SUFFIX) or file.startswith("."):
             continue
-        path = f"{layout.TRASH}/{entry}"
+        path = f"{layout.TRASH}/{file}"
         try:
-            moved = root.stat(path).ctime_ns // _SECOND
-            entries.append(trashcan.decode(root.read(path, limit=_DEFINITION_LIMIT), moved))
+            definition = documents.parse_item(root.read(path, limit=_DEFINITION_LIMIT))
+            entry = trashcan.entry_of(file, definition, entries)
+            entries[entry.name] = entry
         except (FspoolError, OSError) as error:
             log.error("%s: %s", root.location(path), error)
-    entries.sort(key=lambda one: (one.deleted, one.name))
-    taken: set[str] = set()
-    for one in entries:
-        # A record that had to be kept without its name may find it taken.
-        if one.name in taken:
-            one.name = trashcan.free_name(one.definition, one.deleted, taken)
-        taken.add(one.name)
     return entries
 
 

@@ -32,6 +32,9 @@ class Outcome(enum.StrEnum):
     ABORTED = "aborted"
 
 
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
     """One record of the journal.
@@ -39,7 +42,8 @@ class Intent:
     `definition` is the item's definition afterwards (or the last one it had). `was_name` and
     `was_path` tell where it was before, empty when it was nowhere. `fresh` marks a creation: its
     empty directory may be made again. `adopted` marks a directory that existed before and is never
-    removed by an undo. `trash_name` and `deleted` (seconds since the epoch) belong to TRASHED.
+    removed by an undo. `record` is the file that holds the definition while the item is in the
+    trash: where it will be, or was until now.
     """
 
     outcome: Outcome
@@ -49,8 +53,7 @@ class Intent:
     was_path: str = ""
     fresh: bool = False
     adopted: bool = False
-    trash_name: str = ""
-    deleted: int = 0
+    record: str = ""
 
     def encode(self, document: bytes | None = None) -> bytes:
         """The record's payload; `document` is the formatted definition where the caller has it."""
@@ -62,46 +65,27 @@ class Intent:
             if self.was_name or self.was_path
             else ""
         )
-        trash = (
-            f' trash-name={quoteattr(self.trash_name)} deleted="{self.deleted}"'
-            if self.outcome is Outcome.TRASHED
-            else ""
-        )
-        head = f'<intent outcome="{self.outcome.value}" uuid="{self.uuid}"{was}{flags}{trash}>\n'
+        record = f" record={quoteattr(self.record)}" if self.record else ""
+        head = f'<intent outcome="{self.outcome.value}" uuid="{self.uuid}"{was}{flags}{record}>\n'
         return head.encode() + document + b"</intent>\n"
 
     @classmethod
     def decode(cls, payload: bytes) -> Intent:
         """Raises `CorruptError` for what `encode` did not write."""
-        element, definition = open_envelope(payload, "intent")
         try:
+            element = etree.fromstring(payload, _PARSER)
+            if element.tag != "intent" or len(element) != 1:
+                raise CorruptError("an intent holds one definition")
+            definition = etree.tostring(element[0], encoding="utf-8", with_tail=False)
             return cls(
                 outcome=Outcome(element.get("outcome", "")),
                 uuid=UUID(element.get("uuid", "")),
-                definition=definition,
+                definition=documents.parse_item(definition),
                 was_name=element.get("was-name", ""),
                 was_path=element.get("was-path", ""),
                 fresh=element.get("fresh") == "yes",
                 adopted=element.get("adopted") == "yes",
-                trash_name=element.get("trash-name", ""),
-                deleted=int(element.get("deleted", "0")),
+                record=element.get("record", ""),
             )
-        except ValueError as error:
+        except (ValueError, etree.XMLSyntaxError, FspoolError) as error:
             raise CorruptError(f"an intent that cannot be understood: {error}") from error
-
-
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-
-
-def open_envelope(payload: bytes, tag: str) -> tuple[etree._Element, ItemDefinition]:
-    """An element `tag` of our own around one item definition, taken apart.
-
-    Raises `CorruptError`.
-    """
-    try:
-        element = etree.fromstring(payload, _PARSER)
-        if element.tag != tag or len(element) != 1:
-            raise CorruptError(f"expected one definition in <{tag}>")
-        return element, documents.parse_item(etree.tostring(element[0], encoding="utf-8", with_tail=False))
-    except (etree.XMLSyntaxError, FspoolError) as error:
-        raise CorruptError(f"a <{tag}> that cannot be understood: {error}") from error

@@ -193,8 +193,7 @@ class Lifecycle:
         pool.space = opened.space
         for item in opened.items:
             opened.attached.put(item)
-        for entry in opened.trash:
-            opened.attached.trash[entry.name] = entry
+        opened.attached.trash.update(opened.trash)
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
         if opened.rubbish:
             opened.attached.rubbish.set()

@@ -14,9 +14,9 @@ from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import ExistsError, NotFoundError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition
-from fspoolfs.service import trashcan
 from fspoolfs.service.changes import ItemChange, label, place
 from fspoolfs.service.intents import Intent, Outcome
+from fspoolfs.service.objects import TrashEntry
 
 #: Raises `BusyError` when somebody uses the directory at this place below the root.
 InUseCheck = Callable[[str], None]
@@ -39,13 +39,17 @@ class MovingChange(ItemChange):
         old_document: bytes,
         enters: tuple[str, ...] = (),
         leaves: tuple[str, ...] = (),
+        as_written: bool = True,
         on_done: Callable[[Exception | None], None],
     ) -> None:
         super().__init__(what, filesystem, uuid=uuid, enters=enters, leaves=leaves, on_done=on_done)
+        #: A definition that stays as it is moves, which is cheaper and goes on a full storage too.
+        self._definition_moves = as_written and bool(definition_target) and document == old_document
         self._source, self._target = source, target
         self._definition_source, self._definition_target = definition_source, definition_target
         self._document, self._old_document = document, old_document
         self._moved = False
+        self._moved_definition = False
         self._written = False
         self._removed = False
 
@@ -54,23 +58,24 @@ class MovingChange(ItemChange):
             if self._source != self._target:
                 self.filesystem.move(self._source, self._target)
                 self._moved = True
+            if self._definition_moves:
+                self.root.rename(self._definition_source, self._definition_target)
+                self._moved_definition = True
+                return
             if self._definition_target:
-                self.keep_record()
-            if not self._removed:
-                self.root.remove_file(self._definition_source)
-                self._removed = True
+                self.root.write(self._definition_target, self._document, replace=False, durable=False)
+                self._written = True
+            self.root.remove_file(self._definition_source)
+            self._removed = True
         except OSError as error:
             raise self.failed(error) from error
-
-    def keep_record(self) -> None:
-        """Write the definition that will be true."""
-        self.root.write(self._definition_target, self._document, replace=False, durable=False)
-        self._written = True
 
     def put_back(self) -> None:
         """Undo `apply` as far as it came; a full storage must not be asked for more than that."""
         if self._moved:
             self.filesystem.move(self._target, self._source)
+        if self._moved_definition:
+            self.root.rename(self._definition_target, self._definition_source)
         if self._written:
             self.root.remove_file(self._definition_target)
         if self._removed:
@@ -130,57 +135,54 @@ class RenameItem(MovingChange):
         return self._intent(self._old, was=self._new)
 
 
+def _trashed(entry: TrashEntry, *, was_name: str = "", was_path: str = "") -> Intent:
+    return Intent(
+        outcome=Outcome.TRASHED,
+        uuid=entry.uuid,
+        definition=entry.definition,
+        was_name=was_name,
+        was_path=was_path,
+        record=entry.record,
+    )
+
+
 class DeleteItem(MovingChange):
-    """Move an item into the trash, or, where nothing is kept, among what is being purged."""
+    """Move an item into the trash as `entry`, or, where nothing is kept, among what is being purged.
+
+    `as_written` tells that the item's stored definition could be read and is the entry's.
+    """
 
     def __init__(
         self,
         filesystem: FileSystem,
-        definition: ItemDefinition,
+        entry: TrashEntry,
         *,
-        trash_name: str,
-        deleted: int,
         keep: bool,
+        as_written: bool,
         in_use: InUseCheck,
         on_done: Callable[[Exception | None], None],
     ) -> None:
-        assert definition.uuid is not None
-        uuid = definition.uuid
+        definition = entry.definition
         document = formatting.format_item(definition)
         super().__init__(
             f"delete item {definition.name}",
             filesystem,
-            uuid=uuid,
+            uuid=entry.uuid,
             source=definition.location,
-            target=layout.trashed_data(uuid) if keep else layout.purge(uuid),
+            target=layout.trashed_data(entry.uuid) if keep else layout.purge(entry.uuid),
             definition_source=layout.definition(definition.name),
-            definition_target=layout.trashed_definition(uuid) if keep else "",
-            document=trashcan.encode(document, name=trash_name, deleted=deleted) if keep else b"",
+            definition_target=entry.record if keep else "",
+            document=document,
             old_document=document,
             leaves=(place(definition.location), label(definition.name)),
+            as_written=as_written,
             on_done=on_done,
         )
         self._definition = definition
-        self._intent = Intent(
-            outcome=Outcome.TRASHED if keep else Outcome.PURGED,
-            uuid=uuid,
-            definition=definition,
-            was_name=definition.name,
-            was_path=definition.location,
-            trash_name=trash_name,
-            deleted=deleted,
-        )
+        self._intent = _trashed(entry, was_name=definition.name, was_path=definition.location)
+        if not keep:
+            self._intent = replace(self._intent, outcome=Outcome.PURGED, record="")
         self._in_use = in_use
-
-    def keep_record(self) -> None:
-        """A full storage still lets the definition itself be moved; it says all but the time."""
-        self._removed = not trashcan.keep(
-            self.root,
-            definition=self._definition_source,
-            target=self._definition_target,
-            record=self._document,
-        )
-        self._written = True
 
     @property
     def kept(self) -> bool:
@@ -192,45 +194,42 @@ class DeleteItem(MovingChange):
         if not self.is_directory(self._source):
             # Nothing to keep: the definition goes, whatever lies in the item's place stays.
             self._target = self._source
-            self._definition_target = ""
-            self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="")
-        return self._intent.encode(self._old_document)
+            self._definition_target, self._definition_moves = "", False
+            self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="", record="")
+        return self._intent.encode(self._document)
 
     def undo(self) -> bytes:
         self.put_back()
-        return Intent(outcome=Outcome.PLACED, uuid=self.uuid, definition=self._definition).encode()
+        return Intent(
+            outcome=Outcome.PLACED, uuid=self.uuid, definition=self._definition, record=self._intent.record
+        ).encode(self._document)
 
 
 class UndeleteItem(MovingChange):
-    """Bring an item back from the trash, by its old name or another."""
+    """Bring an item back from the trash, as `new` says: by its old name or another."""
 
     def __init__(
         self,
         filesystem: FileSystem,
-        old: ItemDefinition,
+        entry: TrashEntry,
         new: ItemDefinition,
         *,
-        trash_name: str,
-        deleted: int,
         on_done: Callable[[Exception | None], None],
     ) -> None:
-        assert old.uuid is not None
-        uuid = old.uuid
         super().__init__(
             f"undelete item {new.name}",
             filesystem,
-            uuid=uuid,
-            source=layout.trashed_data(uuid),
+            uuid=entry.uuid,
+            source=layout.trashed_data(entry.uuid),
             target=new.location,
-            definition_source=layout.trashed_definition(uuid),
+            definition_source=entry.record,
             definition_target=layout.definition(new.name),
             document=formatting.format_item(new),
-            old_document=trashcan.encode(formatting.format_item(old), name=trash_name, deleted=deleted),
+            old_document=formatting.format_item(entry.definition),
             enters=(place(new.location), label(new.name)),
             on_done=on_done,
         )
-        self._old, self._new = old, new
-        self._trash_name, self._deleted = trash_name, deleted
+        self._entry, self._new = entry, new
 
     def prepare(self) -> bytes:
         if self.is_directory(self._target) is not None:
@@ -240,19 +239,12 @@ class UndeleteItem(MovingChange):
             uuid=self.uuid,
             definition=self._new,
             was_path=layout.trashed_data(self.uuid),
+            record=self._entry.record,
         ).encode(self._document)
 
     def undo(self) -> bytes:
         self.put_back()
-        return Intent(
-            outcome=Outcome.TRASHED,
-            uuid=self.uuid,
-            definition=self._old,
-            was_name=self._new.name,
-            was_path=self._new.location,
-            trash_name=self._trash_name,
-            deleted=self._deleted,
-        ).encode()
+        return _trashed(self._entry, was_name=self._new.name, was_path=self._new.location).encode()
 
 
 class PurgeTrash(MovingChange):
@@ -261,30 +253,23 @@ class PurgeTrash(MovingChange):
     def __init__(
         self,
         filesystem: FileSystem,
-        definition: ItemDefinition,
+        entry: TrashEntry,
         *,
-        trash_name: str,
-        deleted: int,
         on_done: Callable[[Exception | None], None],
     ) -> None:
-        assert definition.uuid is not None
-        uuid = definition.uuid
         super().__init__(
-            f"purge item {definition.name}",
+            f"purge item {entry.definition.name}",
             filesystem,
-            uuid=uuid,
-            source=layout.trashed_data(uuid),
-            target=layout.purge(uuid),
-            definition_source=layout.trashed_definition(uuid),
+            uuid=entry.uuid,
+            source=layout.trashed_data(entry.uuid),
+            target=layout.purge(entry.uuid),
+            definition_source=entry.record,
             definition_target="",
             document=b"",
-            old_document=trashcan.encode(
-                formatting.format_item(definition), name=trash_name, deleted=deleted
-            ),
+            old_document=formatting.format_item(entry.definition),
             on_done=on_done,
         )
-        self._definition = definition
-        self._trash_name, self._deleted = trash_name, deleted
+        self._entry = entry
 
     def prepare(self) -> bytes:
         there = self.is_directory(self._source)
@@ -293,16 +278,11 @@ class PurgeTrash(MovingChange):
         return Intent(
             outcome=Outcome.PURGED,
             uuid=self.uuid,
-            definition=self._definition,
+            definition=self._entry.definition,
             was_path=self._source if there else "",
+            record=self._entry.record,
         ).encode()
 
     def undo(self) -> bytes:
         self.put_back()
-        return Intent(
-            outcome=Outcome.TRASHED,
-            uuid=self.uuid,
-            definition=self._definition,
-            trash_name=self._trash_name,
-            deleted=self._deleted,
-        ).encode()
+        return _trashed(self._entry).encode()

@@ -78,14 +78,19 @@ class Item:
 
 
 class TrashEntry:
-    """A deleted item that is not purged yet; `name` is unique in its pool's trash."""
+    """A deleted item that is not purged yet; `name` is unique in its pool's trash.
 
-    __slots__ = ("busy", "definition", "deleted", "error", "name", "number")
+    `deleted` is in seconds since the epoch; `record` is the file, beneath the pool's root, that
+    holds the definition.
+    """
 
-    def __init__(self, name: str, definition: ItemDefinition, deleted: int) -> None:
+    __slots__ = ("busy", "definition", "deleted", "error", "name", "number", "record")
+
+    def __init__(self, name: str, definition: ItemDefinition, deleted: int, record: str) -> None:
         self.name = name
         self.definition = definition
         self.deleted = deleted
+        self.record = record
         #: Whether it is on its way into the trash and cannot be taken out yet.
         self.busy = False
         self.number = new_number()

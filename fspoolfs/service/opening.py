@@ -27,7 +27,7 @@ class Opened:
     attached: Attached
     items: list[Item]
     parsed: int
-    trash: list[TrashEntry]
+    trash: dict[str, TrashEntry]
     space: SpaceInfo
     rubbish: bool
 

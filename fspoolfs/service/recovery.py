@@ -21,7 +21,7 @@ from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import FspoolError
 from fspoolfs.model import formatting
-from fspoolfs.service import catalogue, trashcan
+from fspoolfs.service import catalogue
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Record
 
@@ -127,16 +127,16 @@ class _Replay:
         intent = self._last
         if not self._move_to(layout.trashed_data(self._uuid)):
             return
-        self._final_definition = layout.trashed_definition(self._uuid)
-        record = trashcan.encode(
-            formatting.format_item(intent.definition), name=intent.trash_name, deleted=intent.deleted
-        )
-        trashcan.keep(
-            self._root,
-            definition=layout.definition(intent.was_name),
-            target=self._final_definition,
-            record=record,
-        )
+        self._final_definition = intent.record
+        document = formatting.format_item(intent.definition)
+        try:
+            self._root.write(intent.record, document, replace=True, durable=False)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full storage still lets the definition be moved, if that has not been done yet.
+            with suppress(FileExistsError, FileNotFoundError):
+                self._root.rename(layout.definition(intent.was_name), intent.record)
 
     def _purge(self) -> None:
         # Without a place of its own the item was missing when it was deleted: what lies there is not its.
@@ -158,7 +158,7 @@ class _Replay:
 
     def _remove_old_definitions(self) -> None:
         """Remove this item's definitions under every other name that it had."""
-        stale = {layout.trashed_definition(self._uuid)}
+        stale = {intent.record for intent in self._history if intent.record}
         for intent in self._history:
             for name in filter(None, (intent.definition.name, intent.was_name)):
                 if self._defines_it(name):

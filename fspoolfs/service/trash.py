@@ -12,7 +12,7 @@ from fspoolfs.service import trashcan
 from fspoolfs.service.changes import as_refusal
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.moves import DeleteItem, PurgeTrash, UndeleteItem
-from fspoolfs.service.objects import Pool, TrashEntry
+from fspoolfs.service.objects import Pool
 
 
 class Trash(ItemWork):
@@ -30,34 +30,31 @@ class Trash(ItemWork):
             lease.release()
             raise
         item.state = working
-        deleted = int(time.time())
         keep = pool.definition.trash.retention > 0
-        trash_name = trashcan.free_name(item.definition, deleted, attached.trash)
-        entry = TrashEntry(trash_name, item.definition, deleted)
+        entry = trashcan.new_entry(item.definition, int(time.time()), attached.trash)
         if keep:
             # It keeps the name while the change is under way.
             entry.busy = True
-            attached.trash[trash_name] = entry
+            attached.trash[entry.name] = entry
 
         def done(error: Exception | None) -> None:
             lease.release()
             if error is not None:
-                attached.trash.pop(trash_name, None)
+                attached.trash.pop(entry.name, None)
                 item.state, item.error = before, as_refusal(error)
                 return
             entry.busy = False
             attached.drop(item)
             if not change.kept:
-                attached.trash.pop(trash_name, None)
+                attached.trash.pop(entry.name, None)
                 attached.rubbish.set()
             self.gone(pool, "item-deleted", name, item.number, via_tree=via_tree and not change.late)
 
         change = DeleteItem(
             attached.filesystem,
-            item.definition,
-            trash_name=trash_name,
-            deleted=deleted,
+            entry,
             keep=keep,
+            as_written=before is not ItemState.FAILED,
             in_use=self.in_use(attached, f"delete item {name}"),
             on_done=done,
         )
@@ -68,8 +65,7 @@ class Trash(ItemWork):
         attached = pool.active()
         name = names.check_name(name)
         entry = self.find_trashed(pool, trash_name)
-        old = entry.definition
-        new = replace(old, name=name)
+        new = replace(entry.definition, name=name)
         item, lease = await self.reserve(pool, attached, new)
         if attached.trash.get(trash_name) is not entry:
             lease.release()
@@ -91,10 +87,8 @@ class Trash(ItemWork):
 
         change = UndeleteItem(
             attached.filesystem,
-            old,
+            entry,
             new,
-            trash_name=trash_name,
-            deleted=entry.deleted,
             on_done=done,
         )
         await self.commit(pool, attached, change)
@@ -115,9 +109,7 @@ class Trash(ItemWork):
 
         change = PurgeTrash(
             attached.filesystem,
-            entry.definition,
-            trash_name=trash_name,
-            deleted=entry.deleted,
+            entry,
             on_done=done,
         )
         await self.commit(pool, attached, change)

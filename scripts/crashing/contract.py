@@ -70,13 +70,22 @@ def _root(pool: Path, strangers: frozenset[str]) -> Iterator[str]:
         stored = own / "items" / f"{item.name}.xml"
         if stored.exists():
             yield from _definition(stored, item / "config.xml")
-    trashed = [(entry / "uuid").read_text().strip() for entry in (pool / "trash").iterdir()]
-    yield from _differences(own / "trash", frozenset((*trashed, *(f"{uuid}.xml" for uuid in trashed))))
+    trashed = {(entry / "uuid").read_text().strip() for entry in (pool / "trash").iterdir()}
+    yield from _trash(own / "trash", trashed)
     yield from _differences(own / "staging", frozenset())
     try:
         eventually(lambda: not os.listdir(own / "purge"), what="what was purged is gone", timeout=_PATIENCE)
     except AssertionError as error:
         yield str(error)
+
+
+def _trash(directory: Path, shown: set[str]) -> Iterator[str]:
+    """What is in the trash has its data there and one record, whose name begins with the uuid."""
+    files = os.listdir(directory)
+    yield from _differences(directory, frozenset(shown) | {file for file in files if file.endswith(".xml")})
+    recorded = sorted(file.partition(".")[0] for file in files if file.endswith(".xml"))
+    if recorded != sorted(shown):
+        yield f"{directory} has records of {recorded}, and {sorted(shown)} are in the trash"
 
 
 def _definition(stored: Path, shown: Path) -> Iterator[str]:

@@ -131,10 +131,13 @@ def look(machine: SimulatedHost, pool: Pool) -> Seen:
 def leftovers(machine: SimulatedHost, pool: Pool) -> list[str]:
     """What lies in the pool's storage without an owner, and what is owned and not there."""
     root = storage(machine, pool.name)
-    trashed = {str(one.uuid) for one in pool.trash.values()}
     expected = {
         layout.ITEMS: {f"{name}.xml" for name in pool.items},
-        layout.TRASH: trashed | {f"{uuid}.xml" for uuid in trashed},
+        layout.TRASH: {
+            place.removeprefix(f"{layout.TRASH}/")
+            for one in pool.trash.values()
+            for place in (layout.trashed_data(one.uuid), one.record)
+        },
         layout.STAGING: set(),
     }
     wrong = [

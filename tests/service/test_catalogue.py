@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import uuid4
 
 import pytest
@@ -15,7 +15,7 @@ from fspoolfs.errors import CorruptError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions
 from fspoolfs.service import catalogue, identity, trashcan
-from fspoolfs.service.objects import Item
+from fspoolfs.service.objects import Item, TrashEntry
 
 from .scenes import Recorder, item
 
@@ -205,31 +205,35 @@ def test_what_is_being_written_and_strange_files_are_no_items_and_left_alone(
     assert "README is no definition" in caplog.text
 
 
-def test_the_trash_is_read_oldest_first_and_bad_records_are_left_alone(
+def keep_in_trash(pool: Pool, name: str, deleted: int, taken: Collection[str] = ()) -> TrashEntry:
+    entry = trashcan.new_entry(plain(name), deleted, taken)
+    document = formatting.format_item(entry.definition)
+    pool.root.write(entry.record, document, replace=False, durable=False)
+    return entry
+
+
+def test_the_trash_is_read_by_name_and_bad_records_are_left_alone(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, deleted in (("young", 300), ("old", 100), ("b", 200), ("a", 200)):
-        definition = plain(name)
-        assert definition.uuid is not None
-        record = trashcan.encode(formatting.format_item(definition), name=name, deleted=deleted)
-        pool.root.write(layout.trashed_definition(definition.uuid), record, replace=False, durable=False)
-    pool.root.write(f"{layout.TRASH}/{uuid4()}.xml", b"<trashed", replace=False, durable=False)
-    assert [one.name for one in catalogue.load_trash(pool.root)] == ["old", "a", "b", "young"]
+    first = keep_in_trash(pool, "web", 100)
+    second = keep_in_trash(pool, "web", 200, [first.name])
+    third = keep_in_trash(pool, "web", 200, [first.name, second.name])
+    torn, foreign = f"{uuid4()}.7.xml", f"{uuid4()}.8.xml"
+    pool.root.write(f"{layout.TRASH}/{torn}", b"<item", replace=False, durable=False)
+    pool.root.write(
+        f"{layout.TRASH}/{foreign}", formatting.format_item(plain("mail")), replace=False, durable=False
+    )
+    found = catalogue.load_trash(pool.root)
+    told = {name: (one.uuid, one.deleted, one.record) for name, one in found.items()}
+    assert told == {one.name: (one.uuid, one.deleted, one.record) for one in (first, second, third)}
+    assert sorted(found) == ["web", "web@19700101-000320", "web@19700101-000320-2"]
     assert len(pool.root.names(layout.TRASH)) == 5
-    assert "cannot be understood" in caplog.text
+    assert all(file in caplog.text for file in (torn, foreign))
 
 
-def test_deleted_items_without_a_name_of_their_own_in_the_trash_do_not_hide_each_other(pool: Pool) -> None:
-    """On a full storage a definition is moved into the trash as it is."""
+def test_deleted_items_that_share_a_name_in_the_trash_do_not_hide_each_other(pool: Pool) -> None:
+    """Who copies records by hand can make two of them say the same."""
     for _ in range(2):
-        definition = plain("web")
-        assert definition.uuid is not None
-        pool.root.write(
-            layout.trashed_definition(definition.uuid),
-            formatting.format_item(definition),
-            replace=False,
-            durable=False,
-        )
-    found = [one.name for one in catalogue.load_trash(pool.root)]
-    assert len(set(found)) == 2
-    assert "web" in found
+        keep_in_trash(pool, "web", 100)
+    found = catalogue.load_trash(pool.root)
+    assert sorted(found) == ["web", "web@19700101-000140"]

@@ -170,8 +170,8 @@ def check_nothing_is_left_over(machine: SimulatedHost, pool: Pool) -> None:
         assert set(root.names("customers")) <= {"a"}
         assert not any(root.names(f"customers/{name}") for name in root.names("customers"))
     assert {name.removesuffix(".xml") for name in root.names(layout.ITEMS)} == set(pool.items)
-    trashed = {str(one.uuid) for one in pool.trash.values()}
-    assert set(root.names(layout.TRASH)) == trashed | {f"{uuid}.xml" for uuid in trashed}
+    trashed = {place for one in pool.trash.values() for place in (layout.trashed_data(one.uuid), one.record)}
+    assert {f"{layout.TRASH}/{name}" for name in root.names(layout.TRASH)} == trashed
     assert root.names(layout.STAGING) == []
 
 
