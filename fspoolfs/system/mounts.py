@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fspoolfs.errors import StorageError
 from fspoolfs.system import command, syscalls
 
 _UMOUNT_TIMEOUT = 30.0
@@ -79,17 +78,6 @@ def mount_at(path: str) -> Mount | None:
     """
     found = containing(mounts(), path)
     return found if found is not None and found.target == os.path.normpath(path) else None
-
-
-def mount_containing(path: str) -> Mount:
-    """The mount that `path`, absolute and without symbolic links, lies on.
-
-    Raises `StorageError` when this process's root is no mount point, as in a plain chroot.
-    """
-    found = containing(mounts(), path)
-    if found is None:
-        raise StorageError(f"no mount contains {path}", errno=errno.ENOENT)
-    return found
 
 
 def containing(table: Sequence[Mount], path: str) -> Mount | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar, cast
@@ -101,7 +102,7 @@ def table(*rows: Row[D]) -> Table[Directory]:
     return cast("Table[Directory]", found)
 
 
-class Directory:
+class Directory(ABC):
     """One directory of the control tree.
 
     `number` identifies it for as long as the daemon runs. What is not overridden is refused.
@@ -122,14 +123,14 @@ class Directory:
         self.number = number
 
     @property
+    @abstractmethod
     def path(self) -> str:
         """The place in the control tree, for error sentences and the log."""
-        raise NotImplementedError  # pragma: no cover - every kind overrides it
 
     @property
+    @abstractmethod
     def parent(self) -> Directory:
         """The directory above; the root's is itself."""
-        raise NotImplementedError  # pragma: no cover - every kind overrides it
 
     def attributes(self) -> Attributes:
         return Attributes(mode=stat.S_IFDIR | 0o755, uid=OWNER[0], gid=OWNER[1])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mount.control import ControlTree, refused, request, value
-from support.daemon import Daemon, MakeDaemon
+from mount.control import refused, request, value
+from support.daemon import Daemon, MakeDaemon, define_tank
 from support.machine import is_mounted
 from support.needs import needs_fuse, needs_root
 from support.shell import run
@@ -98,13 +98,8 @@ def test_a_background_daemon_logs_where_it_is_told(background: Background) -> No
 def test_what_is_missing_of_its_directories_is_made_private(background: Background) -> None:
     background.start()
     assert background.state.stat().st_mode & 0o777 == 0o700
-    request(tank(background.mount) / "status", "start build")
+    request(define_tank(background.mount) / "status", "start build")
     assert (background.storage / "pools" / "tank" / ".fspool").stat().st_mode & 0o777 == 0o700
-
-
-def tank(mount: Path) -> Path:
-    (mount / "pools" / "tank").mkdir()
-    return mount / "pools" / "tank"
 
 
 # -- refusing to start ----------------------------------------------------------------------------
@@ -183,7 +178,7 @@ def test_a_mount_that_fails_is_a_sentence(mode: str, background: Background) -> 
 
 def test_what_a_killed_daemon_left_mounted_is_cleared(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon()
-    pool = tank(daemon.mount)
+    pool = define_tank(daemon.mount)
     request(pool / "status", "start build")
     (pool / "items" / "web").mkdir()
     for _ in range(2):
@@ -218,7 +213,7 @@ def test_settings_are_read_from_a_file_and_options_override_them(background: Bac
     )
     fspoolfs("mount", "--config", file, "--storage-dir", background.storage)
     assert is_mounted(background.mount)
-    pool = tank(background.mount)
+    pool = define_tank(background.mount)
     assert os.readlink(pool / "root") == str(background.storage / "pools" / "tank")
     assert (background.state / "fspoolfs.log").read_text() == ""
 
@@ -289,7 +284,7 @@ def test_a_signal_ends_it_with_0_while_requests_are_under_way(
     number: signal.Signals, make_daemon: MakeDaemon
 ) -> None:
     daemon = make_daemon()
-    pool = tank(daemon.mount)
+    pool = define_tank(daemon.mount)
     request(pool / "status", "start build")
     stop, begun = threading.Event(), threading.Barrier(5)
     answers: list[int] = []
@@ -379,7 +374,7 @@ def test_what_a_killed_daemon_left_is_unmounted(make_daemon: MakeDaemon) -> None
 
 def test_a_daemon_that_ends_lets_everything_go_that_others_need(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon()
-    request(tank(daemon.mount) / "status", "start build")
+    request(define_tank(daemon.mount) / "status", "start build")
     daemon.stop()
     # Another daemon, of another state, takes the pool over as it is.
     other = make_daemon()
@@ -393,54 +388,6 @@ def test_a_daemon_that_ends_lets_everything_go_that_others_need(make_daemon: Mak
 
 
 # -- simulation -----------------------------------------------------------------------------------
-
-
-def test_a_simulated_daemon_touches_no_disk(make_daemon: MakeDaemon) -> None:
-    daemon = make_daemon("--sim")
-    tree = ControlTree(daemon)
-    pool = tree.active_pool()
-    item = tree.new_item(pool)
-    request(item / "status", "clone copy")
-    request(pool / "autostart", "1")
-    item.rmdir()
-    assert set(os.listdir(pool / "items")) == {"copy"}
-    for directory in (daemon.state, daemon.storage):
-        assert [path for path in directory.rglob("*") if path.is_file()] == []
-
-
-def test_a_simulated_daemon_leaves_real_pools_alone(make_daemon: MakeDaemon) -> None:
-    """Looking around must not start, stop or redefine what a real daemon has defined."""
-    real = make_daemon()
-    request(tank(real.mount) / "status", "start build")
-    (real.mount / "pools" / "tank" / "items" / "web").mkdir()
-    real.stop()
-    before = {path: path.read_bytes() for path in real.state.rglob("*") if path.is_file()}
-    simulated = Daemon(real.base / "sim", options=("--sim",), env={}, user=None)
-    simulated.state = real.state
-    simulated.start()
-    try:
-        assert os.listdir(simulated.mount / "pools") == []
-        tank(simulated.mount)
-    finally:
-        simulated.stop()
-    assert {path: path.read_bytes() for path in real.state.rglob("*") if path.is_file()} == before
-    real.start()
-    eventually(lambda: value(real.mount / "pools" / "tank" / "status") == "active", what="it is active")
-    assert os.listdir(real.mount / "pools" / "tank" / "items") == ["web"]
-
-
-def test_a_simulated_pool_that_is_defined_again_has_its_items_as_a_real_one_has(
-    make_daemon: MakeDaemon,
-) -> None:
-    for options in ([], ["--sim"]):
-        pool = tank(make_daemon(*options).mount)
-        request(pool / "status", "start build")
-        (pool / "items" / "web").mkdir()
-        request(pool / "status", "stop")
-        pool.rmdir()
-        pool.mkdir()
-        request(pool / "status", "start")
-        assert os.listdir(pool / "items") == ["web"]
 
 
 def test_the_module_and_the_installed_command_are_the_same() -> None:

@@ -234,3 +234,10 @@ def make_daemon(run_directory: Path) -> Iterator[MakeDaemon]:
 def daemon(make_daemon: MakeDaemon) -> Daemon:
     """One running daemon with nothing defined."""
     return make_daemon()
+
+
+def define_tank(mount: Path) -> Path:
+    """Define pool `tank` in its default place; its directory in the control tree."""
+    pool = mount / "pools" / "tank"
+    pool.mkdir()
+    return pool

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import socket
 import stat
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,46 +18,10 @@ from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
 from fspoolfs.system import walking
 from fspoolfs.system.copying import copy_tree
-from fspoolfs.system.removal import remove_tree
 from fspoolfs.system.transfer import Transfer
+from support.trees import make_chain
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    # Trees that pytest's own removal is not made for.
-    for name in os.listdir(tmp_path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-
-
-@pytest.fixture(params=["same file system", "another one"])
-def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """Where the copy goes: a descriptor and its path."""
-    if request.param == "same file system":
-        path = tmp_path / "there"
-        path.mkdir()
-    else:
-        path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd, path
-    os.close(fd)
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def memory() -> Iterator[tuple[int, Path]]:
-    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd, path
-    for name in os.listdir(path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-    path.rmdir()
 
 
 def describe(top: Path) -> dict[str, tuple[object, ...]]:
@@ -221,14 +183,7 @@ def test_an_existing_target_is_left_alone(tmp_path: Path, here: int) -> None:
 def test_depth_costs_no_descriptors(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     here, path = memory
     depth = 5000
-    top = path / "source"
-    top.mkdir()
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", mode=0o751, dir_fd=fd)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
+    fd = make_chain(path / "source", depth, mode=0o751)
     # Far beyond what a path can name.
     os.close(os.open("one", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
     os.link("one", "two", src_dir_fd=fd, dst_dir_fd=fd)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,40 +14,7 @@ from fspoolfs.errors import CancelledError, StorageError
 from fspoolfs.progress import Progress
 from fspoolfs.system import walking
 from fspoolfs.system.measuring import measure
-from fspoolfs.system.removal import remove_tree
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    # Trees that pytest's own removal is not made for.
-    for name in os.listdir(tmp_path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-
-
-@pytest.fixture
-def memory() -> Iterator[tuple[int, Path]]:
-    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd, path
-    for name in os.listdir(path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-    path.rmdir()
-
-
-def make_chain(top: Path, depth: int) -> None:
-    top.mkdir()
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir("d", dir_fd=fd)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
-    os.close(fd)
+from support.trees import make_chain
 
 
 def test_the_numbers_are_those_of_du(tmp_path: Path, here: int) -> None:
@@ -76,7 +42,7 @@ def test_a_directory_is_measured_by_its_own_descriptor(tmp_path: Path, here: int
 
 def test_depth_costs_no_descriptors(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     here, path = memory
-    make_chain(path / "tree", 5000)
+    os.close(make_chain(path / "tree", 5000))
     opened: list[int] = []
     real = walking.Place.__init__
 
@@ -144,7 +110,7 @@ def test_a_failing_disk_is_told_and_not_taken_for_an_empty_one(
 def test_directories_moved_away_under_the_walk_end_it(
     tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_chain(tmp_path / "tree", walking.OPEN_LEVELS + 10)
+    os.close(make_chain(tmp_path / "tree", walking.OPEN_LEVELS + 10))
     (tmp_path / "elsewhere").mkdir()
     real = walking.Descent.leave
     moved: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,29 +15,7 @@ from fspoolfs.errors import CancelledError, StorageError
 from fspoolfs.progress import Progress
 from fspoolfs.system import removal, walking
 from fspoolfs.system.removal import remove_tree
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[int]:
-    """A descriptor of the test's directory."""
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    # Trees that pytest's own removal is not made for.
-    for name in os.listdir(tmp_path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-
-
-@pytest.fixture
-def memory() -> Iterator[tuple[int, Path]]:
-    """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd, path
-    for name in os.listdir(path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-    path.rmdir()
+from support.trees import make_chain
 
 
 @pytest.fixture
@@ -49,19 +26,6 @@ def few_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + walking.OPEN_LEVELS + 8, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def make_chain(top: Path, depth: int) -> None:
-    """A chain of directories below `top`, with a file at each level."""
-    top.mkdir()
-    fd = os.open(top, os.O_RDONLY)
-    for _ in range(depth):
-        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd))
-        os.mkdir("d", dir_fd=fd)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
-    os.close(fd)
 
 
 def test_everything_in_a_tree_goes_and_nothing_beside_it(tmp_path: Path, here: int) -> None:
@@ -109,7 +73,7 @@ def test_what_is_not_there_is_told(here: int) -> None:
 @pytest.mark.usefixtures("few_descriptors")
 def test_depth_costs_no_descriptors(memory: tuple[int, Path]) -> None:
     here, path = memory
-    make_chain(path / "tree", 5000)
+    os.close(make_chain(path / "tree", 5000, files=True))
     progress = Progress()
     remove_tree(here, "tree", progress)
     assert os.listdir(path) == []
@@ -117,7 +81,7 @@ def test_depth_costs_no_descriptors(memory: tuple[int, Path]) -> None:
 
 
 def test_no_descriptor_stays_open(tmp_path: Path, here: int) -> None:
-    make_chain(tmp_path / "tree", 100)
+    os.close(make_chain(tmp_path / "tree", 100, files=True))
     before = os.listdir("/proc/self/fd")
     remove_tree(here, "tree", Progress())
     assert os.listdir("/proc/self/fd") == before
@@ -174,7 +138,7 @@ def test_what_is_stuck_deep_down_is_tried_once(
     tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading every directory above it again would double the work with each level."""
-    make_chain(tmp_path / "tree", 60)
+    os.close(make_chain(tmp_path / "tree", 60, files=True))
     tries = []
     real = os.rmdir
 
@@ -194,7 +158,7 @@ def test_what_is_stuck_deep_down_is_tried_once(
 
 def test_a_long_path_is_told_shortened(memory: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     here, path = memory
-    make_chain(path / "tree", 3000)
+    os.close(make_chain(path / "tree", 3000, files=True))
 
     def rmdir(name: str, *, dir_fd: int) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
@@ -267,7 +231,7 @@ def test_directories_moved_away_under_the_walk_make_it_begin_again(
 ) -> None:
     """When the way up is not the one that the walk came down, it must not go on there."""
     depth = walking.OPEN_LEVELS + 10
-    make_chain(tmp_path / "tree", depth)
+    os.close(make_chain(tmp_path / "tree", depth, files=True))
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim/precious").touch()
     real = os.rmdir

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,33 +12,8 @@ from fspoolfs.errors import CancelledError
 from fspoolfs.progress import Progress
 from fspoolfs.system import syscalls, transfer
 from fspoolfs.system.copying import copy_tree
-from fspoolfs.system.removal import remove_tree
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    # Trees that pytest's own removal is not made for.
-    for name in os.listdir(tmp_path):
-        remove_tree(fd, name, Progress())
-    os.close(fd)
-
-
-@pytest.fixture(params=["same file system", "another one"])
-def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """Where the copy goes: a descriptor and its path."""
-    if request.param == "same file system":
-        path = tmp_path / "there"
-        path.mkdir()
-    else:
-        path = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd, path
-    os.close(fd)
-    shutil.rmtree(path)
 
 
 def test_holes_stay_holes(tmp_path: Path, here: int, there: tuple[int, Path]) -> None:
