@@ -45,7 +45,7 @@ class Listing:
             found = self._directory.find(name)
         except NotFoundError:
             return None
-        if not isinstance(found, Directory):
+        if isinstance(found, tuple):
             if self._editing.is_away(self._directory, name):
                 return None
             return attributes.of_row(self._directory, *found)
