@@ -21,6 +21,7 @@ import pytest
 from mount.control import ControlTree, request, value
 from support.daemon import Daemon
 from support.needs import needs_fuse, needs_root
+from support.trees import check_trash
 from support.wait import eventually
 
 pytestmark = [needs_root, needs_fuse, pytest.mark.required]
@@ -243,7 +244,7 @@ def check_consistent(daemon: Daemon, pool: Path, clients: list[Client]) -> None:
     own = root / ".fspool"
     assert set(os.listdir(root)) == shown | {".fspool"}
     assert {name.removesuffix(".xml") for name in os.listdir(own / "items")} == shown
-    assert set(os.listdir(own / "trash")) == {*deleted, *(f"{uuid}.xml" for uuid in deleted)}
+    check_trash(own / "trash", deleted)
     assert os.listdir(own / "staging") == []
 
 

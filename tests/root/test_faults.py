@@ -16,6 +16,7 @@ from mount.control import last_error, refused, request, value
 from support.daemon import Daemon, MakeDaemon
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import run
+from support.trees import check_trash
 from support.wait import eventually
 
 pytestmark = [needs_root, needs_fuse, pytest.mark.required]
@@ -96,8 +97,7 @@ def check_consistent(pool: Path) -> None:
     found = names(pool / "items")
     assert names(root) == found | {".fspool"}
     assert {name.removesuffix(".xml") for name in names(root / ".fspool" / "items")} == found
-    trashed = {value(entry / "uuid") for entry in (pool / "trash").iterdir()}
-    assert names(root / ".fspool" / "trash") == trashed | {f"{uuid}.xml" for uuid in trashed}
+    check_trash(root / ".fspool" / "trash", [value(entry / "uuid") for entry in (pool / "trash").iterdir()])
 
 
 @needs_program("mkfs.ext4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -21,3 +22,11 @@ def make_chain(top: Path, depth: int, *, files: bool = False, mode: int = 0o777)
         os.close(fd)
         fd = deeper
     return fd
+
+
+def check_trash(directory: Path, uuids: Collection[str]) -> None:
+    """The trash in `directory` of a real pool holds the data and one record of each uuid, nothing else."""
+    files = set(os.listdir(directory))
+    records = {file for file in files if file.endswith(".xml")}
+    assert files - records == set(uuids)
+    assert sorted(file.partition(".")[0] for file in records) == sorted(uuids)
