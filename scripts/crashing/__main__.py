@@ -7,17 +7,15 @@ import os
 import random
 import re
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from crashing.calls import numbers
 from crashing.errors import CrashtestError
 from crashing.experiment import End, Experiment, Point, Result
+from crashing.leaving import LEAVING
 from crashing.operations import OPERATIONS, Operation
 from crashing.workplace import Workplace
 from support.requirements import why_no_fuse, why_no_programs
@@ -40,15 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"crashtest: {missing}", file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    LEAVING.install()
     try:
         return _test(options)
     except (AssertionError, CrashtestError) as error:
         print(f"crashtest: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,11 +177,6 @@ def _print_row(name: str, results: Sequence[Result], *, changes: int | None, sec
     violated = sum(bool(result.violations) for result in results)
     shown = "" if changes is None else changes
     print(_ROW.format(name, shown, len(results), *ends, violated, f"{seconds:.1f}"))
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Leave through every context on the way, as Ctrl-C does."""
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ class Experiment:
     def _prepare(self) -> frozenset[str]:
         """Save what every run begins with; the uuids that there are."""
         place, interrupted = self._place, self._operation.interrupted
-        place.daemon.start()
+        place.start()
         place.must(PREPARATION + self._operation.prepare)
         known = uuids(place.mount)
         if interrupted is None:
@@ -185,7 +185,7 @@ class Experiment:
         self._place.must(self._operation.before)
 
     def _start(self) -> None:
-        self._place.daemon.start()
+        self._place.start()
         contract.settle(self._place.mount)
 
     # -- a crash and what comes after -------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crashing.errors import CrashtestError
+from crashing.leaving import LEAVING
 from crashing.tracer import Kill, Tracer
 from support.daemon import Daemon
 from support.machine import is_mounted
@@ -47,6 +48,11 @@ class Workplace:
         """Copy state and storage into the new directory `place`."""
         place.mkdir()
         run("cp", "-a", "--sparse=always", "--", *(self.daemon.base / name for name in _KEPT), place)
+
+    def start(self) -> None:
+        """Start the daemon and wait until it serves."""
+        with LEAVING.held():
+            self.daemon.start()
 
     def do(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a line of an operation; see `crashing.operations` for its variables."""
