@@ -232,7 +232,7 @@ _SEQUENCES = (
     _one("shutdown", 'mkdir "$P/items/new"', f'kill -TERM "$D"; {_ENDED}'),
     _recovery('mkdir "$P/items/new"', at=4),
     _recovery('mv "$P/items/web" "$P/items/shop"', at=5),
-    _recovery('rmdir "$P/items/web"', at=5),
+    _recovery('rmdir "$P/items/web"', at=4),
 )
 
 OPERATIONS: Sequence[Operation] = (*_POOL_OPERATIONS, *_ITEM_OPERATIONS, *_SEQUENCES)
