@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fspoolfs.progress import Progress
+from fspoolfs.system.paths import HostRoot
 from fspoolfs.system.removal import remove_tree
 
 
@@ -44,6 +45,22 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int,
     yield fd, path
     os.close(fd)
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """The root's directory; beside it lies a victim that nothing may reach."""
+    (tmp_path / "victim").mkdir(mode=0o755)
+    (tmp_path / "victim/precious").write_text("precious")
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def root(base: Path) -> Iterator[HostRoot]:
+    opened = HostRoot.open(str(base))
+    yield opened
+    opened.close()
 
 
 def _clear(fd: int) -> None:

@@ -17,22 +17,6 @@ from fspoolfs.system.paths import HostRoot
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """The root's directory; beside it lies a victim that nothing may reach."""
-    (tmp_path / "victim").mkdir(mode=0o755)
-    (tmp_path / "victim/precious").write_text("precious")
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def root(base: Path) -> Iterator[HostRoot]:
-    opened = HostRoot.open(str(base))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def masked() -> Iterator[None]:
     """A umask that takes away nearly everything."""
     old = os.umask(0o077)

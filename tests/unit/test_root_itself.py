@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +12,6 @@ import pytest
 from fspoolfs.progress import Progress
 from fspoolfs.system import syscalls
 from fspoolfs.system.paths import HostRoot
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """The root's directory; beside it lies a victim that nothing may reach."""
-    (tmp_path / "victim").mkdir(mode=0o755)
-    (tmp_path / "victim/precious").write_text("precious")
-    (tmp_path / "root").mkdir()
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def root(base: Path) -> Iterator[HostRoot]:
-    opened = HostRoot.open(str(base))
-    yield opened
-    opened.close()
 
 
 def write(root: HostRoot, path: str, data: bytes = b"data", *, replace: bool = False) -> None:
