@@ -6,17 +6,26 @@ element is the one that can commit. Knows nothing of what a document means; `doc
 
 from __future__ import annotations
 
+import codecs
 from typing import Final
 from xml.parsers import expat
 
 from fspoolfs.errors import DocumentError, FspoolError, TooLargeError
 from fspoolfs.model.elements import MAX_DEPTH, MAX_DOCUMENT, doctype_error, foreign_error
+from fspoolfs.model.tokens import DOCTYPE, Tokens
 
 # Between the namespace and the local part of a name; a character that no document can hold.
 _SEPARATOR: Final = "\x01"
 _WHITE: Final = b" \t\r\n"
 # What may stand before the first "<" in UTF-8 and UTF-16: byte order marks, halves of characters.
 _BEFORE_MARKUP: Final = _WHITE + b"\xef\xbb\xbf\xfe\xff\0"
+# How documents in UTF-16 begin, with a byte order mark or without.
+_WIDE: Final = {
+    b"\xff\xfe": "utf-16-le",
+    b"\xfe\xff": "utf-16-be",
+    b"<\0": "utf-16-le",
+    b"\0<": "utf-16-be",
+}
 
 
 class DocumentFeed:
@@ -30,15 +39,20 @@ class DocumentFeed:
         self._error: FspoolError | None = None
         # The open elements, outermost first: name and line.
         self._open: list[tuple[str, int]] = []
-        self._parser = expat.ParserCreate(namespace_separator=_SEPARATOR)
+        self._tokens = Tokens()
+        self._wide: codecs.IncrementalDecoder | None = None
+        self._parser = self._make_parser(None)
+
+    def _make_parser(self, encoding: str | None) -> expat.XMLParserType:
+        parser = expat.ParserCreate(encoding, namespace_separator=_SEPARATOR)
         # From expat 2.6.0 on a piece may otherwise be left unparsed until more has come.
-        if hasattr(self._parser, "SetReparseDeferralEnabled"):
-            self._parser.SetReparseDeferralEnabled(False)
-        self._parser.StartElementHandler = self._on_start
-        self._parser.EndElementHandler = self._on_end
-        self._parser.StartDoctypeDeclHandler = self._on_doctype
-        self._parser.CommentHandler = self._on_comment
-        self._parser.ProcessingInstructionHandler = self._on_instruction
+        if hasattr(parser, "SetReparseDeferralEnabled"):
+            parser.SetReparseDeferralEnabled(False)
+        parser.StartElementHandler = self._on_start
+        parser.EndElementHandler = self._on_end
+        parser.CommentHandler = self._on_comment
+        parser.ProcessingInstructionHandler = self._on_instruction
+        return parser
 
     @property
     def started(self) -> bool:
@@ -84,13 +98,34 @@ class DocumentFeed:
         self._started = self._started or bool(data.strip(_WHITE))
         if not self._markup:
             self._find_markup(data)
+        whole = self._tokens.take(self._in_ascii(data))
         try:
-            self._parser.Parse(data, False)
+            self._parser.Parse(whole, False)
         except expat.ExpatError as error:
             raise self._malformed(error) from None
         except (LookupError, ValueError) as error:
             # pyexpat looks up the encodings that expat does not know among Python's.
             raise DocumentError(f"the encoding cannot be read: {error}", line=1) from None
+        if self._tokens.holds(DOCTYPE):
+            raise doctype_error(self._parser.CurrentLineNumber)
+
+    def _in_ascii(self, data: bytes) -> bytes:
+        """`data` in an encoding that extends ASCII: UTF-16 becomes UTF-8, all else stays as it is."""
+        if len(self._data) - len(data) < 2 <= len(self._data):
+            encoding = _WIDE.get(bytes(self._data[:2]))
+            if encoding is not None:
+                self._wide = codecs.getincrementaldecoder(encoding)()
+                self._parser = self._make_parser("utf-8")
+            data = bytes(self._data)
+        elif len(self._data) < 2:
+            return b""
+        if self._wide is None:
+            return data
+        try:
+            return self._wide.decode(data).encode()
+        except UnicodeDecodeError as error:
+            line = self._parser.CurrentLineNumber
+            raise DocumentError(f"malformed XML: {error.reason}", line=line) from None
 
     def _find_markup(self, data: bytes) -> None:
         """Refuse text that begins as no document does; expat would wait for the end of its first word."""
@@ -121,11 +156,6 @@ class DocumentFeed:
     def _on_end(self, name: str) -> None:
         self._open.pop()
         self._complete = not self._open
-
-    def _on_doctype(
-        self, name: str, system: str | None, public: str | None, has_internal_subset: bool
-    ) -> None:
-        raise doctype_error(self._parser.CurrentLineNumber)
 
     def _on_comment(self, text: str) -> None:
         if self._complete:

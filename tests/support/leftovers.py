@@ -47,7 +47,7 @@ def attached() -> list[Leftover]:
 def running(variable: str, value: str) -> list[Leftover]:
     """Every process that was started with `variable` set to `value` and has not ended."""
     return [
-        Leftover(f"process {process.pid}: {process.command}", ("kill", "-KILL", str(process.pid)))
+        Leftover(f"process {process.pid}: {process.command}", ("sh", "-c", f"kill -KILL {process.pid}"))
         for process in processes_with(variable, value)
     ]
 
