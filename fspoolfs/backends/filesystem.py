@@ -14,7 +14,7 @@ reports failures as `OSError` or `FspoolError`. Methods block and run in worker 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from fspoolfs.backends.root import RootDirectory
@@ -22,8 +22,10 @@ from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.model.infos import Feature, UsageInfo
 from fspoolfs.progress import Progress
 
-#: The features that a file system answers for, in the order in which they are shown.
-FEATURES = ("quota", "usage", "resize", "snapshot", "clone", "reflink")
+#: The features that a file system answers for, in the order in which they are shown: a capacity
+#: that is enforced, a limit of the number of files that is, what is used being counted, a capacity
+#: that can be changed, snapshots, clones, clones and snapshots that share blocks.
+FEATURES = ("quota", "files", "usage", "resize", "snapshot", "clone", "reflink")
 
 
 class FileSystem(Protocol):
@@ -46,36 +48,49 @@ class FileSystem(Protocol):
         """Make the item's empty directory with its owner, mode and limits; parents are made too."""
 
     def update(self, path: str, old: ItemDefinition, new: ItemDefinition) -> None:
-        """Give an existing item the owner, mode and limits of `new`."""
+        """Give an existing item the owner, mode and limits of `new`; all of them, changed or not.
+
+        Raises `UnsupportedError` where a limit cannot be set for just this directory, such as one
+        that was taken over.
+        """
 
     def move(self, source: str, target: str) -> None:
         """Move an item's directory, as into the trash and back; never replaces."""
 
     def remove(self, path: str, progress: Progress) -> None:
-        """Remove an item's directory and all that belongs to it; what is gone is no error."""
+        """Remove the directory of an item or a snapshot and all that belongs to it.
+
+        What is gone is no error; nor is a directory that holds several of them.
+        """
+
+    def identify(self, path: str) -> str:
+        """What tells the directory at `path` from every other one that exists, wherever it is moved."""
 
 
 @runtime_checkable
 class Cloner(Protocol):
-    """Implemented where an item can be made from another one."""
+    """Implemented where an item can be made from another one, or from a snapshot."""
 
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
-        """Make `target` hold what `source` holds, with the limits, owner and mode of `definition`."""
+        """Make the new directory `target` hold what `source` holds, writable.
 
-
-@runtime_checkable
-class Quota(Protocol):
-    """Implemented where the kernel enforces an item's capacity."""
-
-    def set_capacity(self, path: str, capacity: int | None) -> None:
-        """Enforce `capacity` bytes; `None` lifts the limit."""
+        It gets the owner, mode and limits of `definition`. Where that fails, what there is of
+        `target` is removed by the caller.
+        """
 
 
 @runtime_checkable
 class Usage(Protocol):
     """Implemented where the storage counts what an item holds; never a walk."""
 
-    def usage(self, path: str) -> UsageInfo: ...
+    def usage(self, path: str) -> UsageInfo:
+        """What one item holds, as the kernel counts it now."""
+
+    def usages(self, paths: Sequence[str]) -> Mapping[str, UsageInfo]:
+        """What many items hold, in one pass over the kernel's counters.
+
+        Directories that are not counted by themselves, or are gone, are left out.
+        """
 
 
 @runtime_checkable
@@ -87,10 +102,17 @@ class Measurer(Protocol):
 
 @runtime_checkable
 class Snapshotter(Protocol):
-    """Implemented where an item can have snapshots."""
+    """Implemented where an item can have snapshots. A snapshot is a directory of its own.
+
+    An item is restored from one by `Cloner.clone`.
+    """
+
+    #: Whether a snapshot costs no more than a moment, is whole or not there after a crash, and
+    #: durable when `snapshot` returns. Others are copies, made in staging and then moved.
+    instant_snapshots: ClassVar[bool]
 
     def snapshot(self, path: str, target: str, progress: Progress) -> None:
-        """Keep what `path` holds now, read-only, at `target`."""
+        """Keep what `path` holds now at the new directory `target`, which none of its limits concern."""
 
-    def restore(self, snapshot: str, path: str, progress: Progress) -> None:
-        """Make the new directory `path` hold what `snapshot` holds, writable."""
+    def freeze(self, path: str) -> None:
+        """Make an item's directory a snapshot as it is; repeating it changes nothing."""

@@ -35,9 +35,14 @@ class Reflinker(Protocol):
 
 
 class GenericFileSystem:
-    """`FileSystem`, `Cloner` and `Measurer` on any root."""
+    """`FileSystem`, `Cloner`, `Measurer` and `Snapshotter` on any root.
+
+    What inherits replaces `_make_directory` (how an item's empty directory comes into being),
+    `_enforce` (its limits), and what it can do better.
+    """
 
     name: ClassVar[str] = "generic"
+    instant_snapshots: ClassVar[bool] = False
 
     def __init__(self, root: RootDirectory) -> None:
         self._root = root
@@ -49,13 +54,16 @@ class GenericFileSystem:
     def features(self) -> Sequence[Feature]:
         reasons = {
             "quota": "a generic file system has no limit that is enforced for one directory",
+            "files": "a generic file system does not limit the number of files of one directory",
             "usage": "a generic file system does not count what a directory holds; the verb 'measure' does",
             "resize": "without a quota there is no capacity to change",
-            "snapshot": "not on a generic file system yet: it would copy the whole item; clone it instead",
-            "clone": "",
             "reflink": self._no_reflink,
         }
-        return tuple(Feature(name=name, reason=reasons[name]) for name in FEATURES)
+        how = "copies the whole item" if self._no_reflink else "copies the item, sharing blocks"
+        notes = {"snapshot": how, "clone": how}
+        return tuple(
+            Feature(name=name, reason=reasons.get(name, ""), note=notes.get(name, "")) for name in FEATURES
+        )
 
     def check(self, definition: ItemDefinition) -> None:
         if definition.capacity is not None:
@@ -63,6 +71,14 @@ class GenericFileSystem:
                 f"item {definition.name}: on a generic file system no capacity can be enforced; leave "
                 "<capacity> out, or put the item into a pool whose features say that it has a quota"
             )
+        if definition.files is not None:
+            raise UnsupportedError(
+                f"item {definition.name}: on a generic file system no number of files can be enforced; leave "
+                "<files> out, or put the item into a pool whose features say that it limits files"
+            )
+        self._check_limits(definition)
+
+    def _check_limits(self, definition: ItemDefinition) -> None:
         if definition.limits:
             files = ", ".join(name for name, _ in definition.limits)
             raise UnsupportedError(
@@ -80,12 +96,14 @@ class GenericFileSystem:
         mode = DEFAULT_MODE if wanted.mode is None else wanted.mode
         # The usual item belongs to the daemon's user, and mkdir(2) alone does it.
         own = wanted.owner in (None, os.geteuid()) and wanted.group in (None, os.getegid())
-        self._with_parents(path, lambda: self._root.make_directory(path, mode=mode if own else _CLOSED))
+        self._with_parents(path, lambda: self._make_directory(path, mode=mode if own else _CLOSED))
+        self._enforce(path, definition)
         if not own or not self._belongs(path, wanted):
             self._root.set_attributes(path, mode=mode, owner=wanted.owner, group=wanted.group)
 
     def update(self, path: str, old: ItemDefinition, new: ItemDefinition) -> None:
         """Set all that `new` says, also what `old` says too: the directory may have neither."""
+        self._enforce(path, new)
         self._apply(path, new.permissions)
 
     def move(self, source: str, target: str) -> None:
@@ -98,10 +116,22 @@ class GenericFileSystem:
         except FileNotFoundError:
             return
 
+    def identify(self, path: str) -> str:
+        return f"inode {self._root.stat(path).inode}"
+
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
         """Copy; what is left of a copy that failed or was cancelled is removed by the caller."""
-        self._with_parents(target, lambda: self._root.copy_tree(source, target, progress), needs=source)
+        self._with_parents(target, lambda: self._make_directory(target, mode=_CLOSED), needs=source)
+        self._enforce(target, definition)
+        self._root.copy_tree(source, target, progress, existing=True)
         self._apply(target, definition.permissions)
+
+    def snapshot(self, path: str, target: str, progress: Progress) -> None:
+        """Copy; nothing limits a snapshot, and where it lies nobody but the daemon can write."""
+        self._root.copy_tree(path, target, progress)
+
+    def freeze(self, path: str) -> None:
+        """A copy is protected by the place where it lies."""
 
     def measure(self, path: str, progress: Progress) -> UsageInfo:
         return self._root.measure(path, progress)
@@ -112,6 +142,13 @@ class GenericFileSystem:
         if not isinstance(self._root, Reflinker):
             return "this kind of root does not tell whether files can share blocks"
         return "" if self._root.supports_reflink() else "files cannot share blocks here; a clone copies them"
+
+    def _make_directory(self, path: str, *, mode: int) -> None:
+        """Make the empty directory that becomes an item."""
+        self._root.make_directory(path, mode=mode)
+
+    def _enforce(self, path: str, definition: ItemDefinition) -> None:
+        """Set the limits of `definition`, all of them, on an existing directory: here there are none."""
 
     def _apply(self, path: str, wanted: Permissions) -> None:
         if wanted != Permissions():

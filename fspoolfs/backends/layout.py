@@ -16,8 +16,9 @@ ITEMS = f"{OWN}/items"
 TRASH = f"{OWN}/trash"
 STAGING = f"{OWN}/staging"
 PURGE = f"{OWN}/purge"
+SNAPSHOTS = f"{OWN}/snapshots"
 
-DIRECTORIES = (ITEMS, TRASH, STAGING, PURGE)
+DIRECTORIES = (ITEMS, TRASH, STAGING, PURGE, SNAPSHOTS)
 
 
 def definition(name: str) -> str:
@@ -37,3 +38,13 @@ def staging(uuid: UUID) -> str:
 def purge(uuid: UUID) -> str:
     """Where storage waits to be removed; nothing in there is ever looked at again."""
     return f"{PURGE}/{uuid}"
+
+
+def snapshots(uuid: UUID) -> str:
+    """Where the snapshots of an item are, whatever it is called and wherever it lies."""
+    return f"{SNAPSHOTS}/{uuid}"
+
+
+def purged_snapshots(uuid: UUID) -> str:
+    """Where the snapshots of an item wait to be removed."""
+    return f"{PURGE}/{uuid}.snapshots"

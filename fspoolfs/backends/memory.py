@@ -33,6 +33,8 @@ OPERATIONS = frozenset(
         "make_directory",
         "set_attributes",
         "rename",
+        "exchange",
+        "sync_directory",
         "remove_file",
         "remove_directory",
         "remove_tree",
@@ -201,6 +203,16 @@ class MemoryRoot:
         with self._interceptor.change():
             self.tree.move(source, target, replace=False)
 
+    def exchange(self, one: str, other: str) -> None:
+        self._interceptor.enter("exchange", one)
+        with self._interceptor.change():
+            self.tree.exchange(one, other)
+
+    def sync_directory(self, path: str) -> None:
+        self._interceptor.enter("sync_directory", path)
+        with self._interceptor.change():
+            self.tree.sync_directory(path)
+
     def remove_file(self, path: str) -> None:
         self._interceptor.enter("remove_file", path)
         with self._interceptor.change():
@@ -229,17 +241,20 @@ class MemoryRoot:
         except FileNotFoundError:
             return
 
-    def copy_tree(self, source: str, target: str, progress: Progress) -> None:
+    def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         self._interceptor.enter("copy_tree", source)
         if not source or f"{target}/".startswith(f"{source}/"):
             raise failure(errno.EINVAL, target)
+        if existing and self.tree.names(target):
+            raise failure(errno.ENOTEMPTY, target)
         directories: list[tuple[str, FileInfo]] = []
         progress.begin("copying", unit="bytes")
         for place, info, content in self.tree.collect(source):
             copy = target + place[len(source) :]
             if content is None:
-                with self._interceptor.change():
-                    self.tree.make_directory(copy, mode=_UNFINISHED)
+                if copy != target or not existing:
+                    with self._interceptor.change():
+                        self.tree.make_directory(copy, mode=_UNFINISHED)
                 directories.append((copy, info))
             else:
                 self._make_copy(copy, info, content)
@@ -262,7 +277,7 @@ class MemoryRoot:
         self._interceptor.enter("measure", path)
         progress.begin("measuring", unit="files")
         usage = self.tree.usage(path)
-        progress.advance(usage.inodes)
+        progress.advance(usage.inodes or 0)
         return usage
 
     def open_log(self, path: str, *, size: int) -> MemoryLog:

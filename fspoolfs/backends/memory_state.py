@@ -259,6 +259,29 @@ class Move(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class Exchange(Operation):
+    """Two entries change places; `above` are those that lead to both, as for `Move`."""
+
+    one: Entry
+    other: Entry
+    inodes: tuple[int, int]
+    above: tuple[Entry, ...]
+    time_ns: int
+
+    def reads(self) -> Iterable[Key]:
+        return (self.one[0], self.other[0], *self.above)
+
+    def writes(self) -> Iterable[Key]:
+        return (self.one, self.other)
+
+    def apply(self, state: State) -> None:
+        state.unlink(self.one, self.time_ns)
+        state.unlink(self.other, self.time_ns)
+        state.link(self.one, self.inodes[1], self.time_ns)
+        state.link(self.other, self.inodes[0], self.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class Remove(Operation):
     """An entry and its node are gone; a directory was empty."""
 

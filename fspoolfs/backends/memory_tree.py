@@ -25,6 +25,7 @@ from fspoolfs.backends.memory_state import (
     ROOT_INODE,
     SECTOR,
     Entry,
+    Exchange,
     Fill,
     Key,
     Make,
@@ -223,6 +224,16 @@ class MemoryTree:
             if replaced is not None:
                 self._forget(replaced)
 
+    def exchange(self, one: str, other: str) -> None:
+        """renameat2(2) with RENAME_EXCHANGE; EINVAL when one is beneath the other."""
+        with self._lock:
+            entries = (self._place(one), self._place(other))
+            inodes = (self._resolve(one), self._resolve(other))
+            above = [step for path in (one, other) for step in self._way(components(path)[:-1])]
+            if any(node in inodes for _, node in above):
+                raise failure(errno.EINVAL, other)
+            self._do(Exchange(*entries, inodes, tuple(entry for entry, _ in above), self._clock()))
+
     def remove_file(self, path: str) -> None:
         """unlink(2)."""
         with self._lock:
@@ -283,6 +294,19 @@ class MemoryTree:
             way = self._way(components(path))
             self._bring_to_disk([key for step in way for key in step])
             self.sync_content(way[-1][1])
+
+    def sync_directory(self, path: str) -> None:
+        """fsync(2) of a directory: the way to it and all its entries, added or gone, are durable."""
+        with self._lock:
+            directory = self._resolve(path)
+            way = [key for step in self._way(components(path)) for key in step]
+            entries = [
+                key
+                for operation in self._waiting
+                for key in operation.writes()
+                if isinstance(key, tuple) and key[0] == directory
+            ]
+            self._bring_to_disk([*way, *entries])
 
     def sync(self) -> None:
         """syncfs(2)."""

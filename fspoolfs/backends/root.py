@@ -13,7 +13,7 @@ have them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 from fspoolfs.progress import Progress
@@ -77,6 +77,12 @@ class RootDirectory(Protocol):
     def rename(self, source: str, target: str) -> None:
         """rename(2) that never replaces: EEXIST when `target` is there."""
 
+    def exchange(self, one: str, other: str) -> None:
+        """Swap two directories in one step (renameat2(2)); EINVAL where the storage cannot."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make durable which entries a directory has, and what was renamed into it (fsync(2))."""
+
     def remove_file(self, path: str) -> None:
         """unlink(2)."""
 
@@ -86,10 +92,11 @@ class RootDirectory(Protocol):
     def remove_tree(self, path: str, progress: Progress) -> None:
         """Remove a directory and all in it, never leaving it through a link or a mount."""
 
-    def copy_tree(self, source: str, target: str, progress: Progress) -> None:
+    def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         """Copy a directory to the new directory `target`, by reflink where the storage can.
 
-        Keeps owner, mode, times, xattrs, hard links, holes and special files.
+        Keeps owner, mode, times, xattrs, hard links, holes and special files. With `existing` the
+        target is there already, and empty.
         """
 
     def measure(self, path: str, progress: Progress) -> UsageInfo:
@@ -106,3 +113,18 @@ class RootDirectory(Protocol):
 
     def close(self) -> None:
         """Give up descriptors; the root stays attached."""
+
+
+@runtime_checkable
+class HostDirectories(Protocol):
+    """What a root on a real file system can do beside: hand out descriptors for what Python lacks."""
+
+    @property
+    def path(self) -> str:
+        """The root's absolute path on this host."""
+
+    def open_directory(self, path: str) -> int:
+        """A descriptor (O_RDONLY) of a directory beneath the root, for the caller to close."""
+
+    def filesystem_magic(self) -> int:
+        """f_type of statfs(2): which kind of file system the root is on."""

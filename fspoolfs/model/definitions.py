@@ -107,14 +107,16 @@ class ItemOrigin:
 class ItemDefinition:
     """An `<fs>` document.
 
-    `path` is set only when the document names one; an item without lies at /NAME and moves when
-    it is renamed. `limits` are cgroup interface files and their values, in document order.
+    `capacity` limits its bytes, `files` how many files and directories it may hold. `path` is set
+    only when the document names one; an item without lies at /NAME and moves when it is renamed.
+    `limits` are cgroup interface files and their values, in document order.
     """
 
     name: str
     uuid: UUID | None = None
     pool: str | None = None
     capacity: int | None = None
+    files: int | None = None
     path: str | None = None
     permissions: Permissions = field(default_factory=Permissions)
     limits: tuple[tuple[str, str], ...] = ()

@@ -17,10 +17,13 @@ class SpaceInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageInfo:
-    """What an item holds: bytes on disk (st_blocks), files and directories, each inode once."""
+    """What an item holds: bytes on disk, and files and directories, each inode once.
+
+    `inodes` is `None` where the storage counts bytes alone.
+    """
 
     allocation: int
-    inodes: int
+    inodes: int | None
 
 
 class FileInfo(NamedTuple):
@@ -51,10 +54,14 @@ class MountUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """One thing that a storage can do, or why it cannot: `reason` is empty where it can."""
+    """One thing that a storage can do, or why it cannot: `reason` is empty where it can.
+
+    `note` says what a person should know about what it can do, such as "by copying".
+    """
 
     name: str
     reason: str = ""
+    note: str = ""
 
     @property
     def usable(self) -> bool:

@@ -75,7 +75,7 @@ def item_info(pool: Pool, item: Item) -> str:
             ("Capacity", "none" if definition.capacity is None else size(definition.capacity)),
             (
                 "Allocation",
-                f"{size(measured.usage.allocation)} in {measured.usage.inodes} files and directories, "
+                f"{size(measured.usage.allocation)} in {measured.usage.inodes or 0} files and directories, "
                 f"measured {when(measured.time)}"
                 if measured
                 else "unknown (write measure into status to count it)",
@@ -100,9 +100,13 @@ def trash_info(pool: Pool, entry: TrashEntry) -> str:
 
 
 def features(found: Iterable[Feature]) -> str:
-    return "".join(
-        f"{one.name}: yes\n" if one.usable else f"{one.name}: no ({one.reason})\n" for one in found
-    )
+    return "".join(f"{one.name}: {_answer(one)}\n" for one in found)
+
+
+def _answer(feature: Feature) -> str:
+    if not feature.usable:
+        return f"no ({feature.reason})"
+    return f"yes ({feature.note})" if feature.note else "yes"
 
 
 def data_path(pool: Pool, item: Item) -> str:

@@ -31,21 +31,37 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = frozenset((errno.ENOENT, errno.ESTALE))
 
 
-def copy_tree(src_dir_fd: int, src_name: str, dst_dir_fd: int, dst_name: str, progress: Progress) -> None:
+def copy_tree(
+    src_dir_fd: int,
+    src_name: str,
+    dst_dir_fd: int,
+    dst_name: str,
+    progress: Progress,
+    *,
+    existing: bool = False,
+) -> None:
     """Copy the directory `src_name` to the new directory `dst_name`.
+
+    With `existing` the target was made before, by whom it needs to be a particular one, and is empty.
 
     Keeps owner, mode, access and modification times in nanoseconds, extended attributes and access
     control lists, hard links inside the tree, holes, links, fifos, sockets, devices. Contents are
     shared where the storage can. A user who is not root keeps what he may. A mounted directory is
     copied as an empty one, a mounted file not at all; what vanishes on the way is left out.
 
-    Raises `OSError` when the source is no directory or `dst_name` exists, `StorageError` for what
-    fails later (EBUSY: directories were moved away under the walk), `CancelledError`.
+    Raises `OSError` when the source is no directory or `dst_name` exists (with `existing`: holds
+    something), `StorageError` for what fails later (EBUSY: directories were moved away under the walk),
+    `CancelledError`.
     """
     progress.begin("copying", unit="bytes")
     with Descent(src_dir_fd, src_name) as source:
-        os.mkdir(dst_name, _UNFINISHED, dir_fd=dst_dir_fd)
+        if not existing:
+            os.mkdir(dst_name, _UNFINISHED, dir_fd=dst_dir_fd)
         with Descent(dst_dir_fd, dst_name) as target:
+            if existing:
+                os.chmod(target.here.fd, _UNFINISHED)
+                if os.listdir(target.here.fd):
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), dst_name)
             _Copy(source, target, progress).run()
 
 

@@ -127,7 +127,7 @@ class HostRoot:
 
         The directory is opened, and errors are raised, when the first entry is asked for.
         """
-        fd = self._open_directory(path)
+        fd = self.open_directory(path)
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
@@ -141,7 +141,7 @@ class HostRoot:
 
     def names(self, path: str) -> list[str]:
         """The entries' names, in no order. Names that are not UTF-8 carry surrogates."""
-        fd = self._open_directory(path)
+        fd = self.open_directory(path)
         try:
             return os.listdir(fd)
         finally:
@@ -149,7 +149,7 @@ class HostRoot:
 
     def directories(self, path: str) -> set[str]:
         """The names of the entries that are directories; links to one are not."""
-        fd = self._open_directory(path)
+        fd = self.open_directory(path)
         try:
             with os.scandir(fd) as entries:
                 return {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
@@ -195,6 +195,19 @@ class HostRoot:
         with self._entry(source) as old, self._entry(target) as new:
             syscalls.rename_no_replace(old.name, new.name, source_fd=old.dir_fd, target_fd=new.dir_fd)
 
+    def exchange(self, one: str, other: str) -> None:
+        """Swap two directories in one step (renameat2(2)); EINVAL where the storage cannot."""
+        with self._entry(one) as first, self._entry(other) as second:
+            syscalls.rename_exchange(first.name, second.name, source_fd=first.dir_fd, target_fd=second.dir_fd)
+
+    def sync_directory(self, path: str) -> None:
+        """Make durable which entries a directory has, and what was renamed into it (fsync(2))."""
+        fd = self.open_directory(path)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def remove_file(self, path: str) -> None:
         """unlink(2)."""
         with self._entry(path) as entry:
@@ -210,16 +223,16 @@ class HostRoot:
         with self._entry(path) as entry:
             removal.remove_tree(entry.dir_fd, entry.name, progress)
 
-    def copy_tree(self, source: str, target: str, progress: Progress) -> None:
+    def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         """Copy a directory to the new directory `target`, by reflink where the storage can.
 
-        Keeps owner, mode, times, xattrs, hard links, holes and special files. EINVAL for a target
-        inside the source.
+        Keeps owner, mode, times, xattrs, hard links, holes and special files. With `existing` the
+        target is there already, and empty: ENOTEMPTY. EINVAL for a target inside the source.
         """
         if not source or f"{target}/".startswith(f"{source}/"):
             raise failure(errno.EINVAL, target)
         with self._entry(source) as old, self._entry(target) as new:
-            copying.copy_tree(old.dir_fd, old.name, new.dir_fd, new.name, progress)
+            copying.copy_tree(old.dir_fd, old.name, new.dir_fd, new.name, progress, existing=existing)
 
     def measure(self, path: str, progress: Progress) -> UsageInfo:
         """Walk a directory and count what it holds."""
@@ -230,6 +243,10 @@ class HostRoot:
         """Open a log file of `size` bytes, allocated and zeroed durably when it is new."""
         with self._entry(path, syncable=True) as entry:
             return HostLog.open(entry.dir_fd, entry.name, size=size)
+
+    def filesystem_magic(self) -> int:
+        """f_type of statfs(2): which kind of file system the root is on."""
+        return syscalls.filesystem_magic(self._root.fd)
 
     def supports_reflink(self) -> bool:
         """Whether FICLONE (ioctl_ficlonerange(2)) works among files of this root."""
@@ -287,8 +304,8 @@ class HostRoot:
     def _entry_or_root(self, path: str) -> _Entry:
         return self._entry(path) if path else _Entry(self._root.fd, ".")
 
-    def _open_directory(self, path: str) -> int:
-        """A descriptor with a reading position of its own."""
+    def open_directory(self, path: str) -> int:
+        """A descriptor (O_RDONLY) of a directory, for the caller to close."""
         trusted = self._trusted.get(path)
         if trusted is not None:
             return os.open(".", _DIRECTORY, dir_fd=trusted.fd)

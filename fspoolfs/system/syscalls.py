@@ -28,6 +28,7 @@ RESOLVE_SAFE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 
 #: include/uapi/linux/fs.h
 RENAME_NOREPLACE = 0x01
+RENAME_EXCHANGE = 0x02
 #: _IOW(0x94, 9, int), include/uapi/linux/fs.h
 FICLONE = 0x40049409
 
@@ -65,6 +66,17 @@ _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_cha
 _syncfs = _libc.syncfs
 _syncfs.restype = ctypes.c_int
 _syncfs.argtypes = (ctypes.c_int,)
+
+
+class _Statfs(ctypes.Structure):
+    """The beginning of struct statfs, include/uapi/asm-generic/statfs.h; the rest is only room."""
+
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_char * 248))
+
+
+_fstatfs = _libc.fstatfs
+_fstatfs.restype = ctypes.c_int
+_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 
 _umount2 = _libc.umount2
 _umount2.restype = ctypes.c_int
@@ -172,6 +184,27 @@ def _look_and_rename(source: str, target: str, *, source_fd: int, target_fd: int
         os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
         return
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
+
+
+def rename_exchange(one: str, other: str, *, source_fd: int, target_fd: int) -> None:
+    """renameat2(2) with RENAME_EXCHANGE: the two names change what they refer to, in one step.
+
+    Raises `OSError` with EINVAL where the file system or the kernel cannot.
+    """
+    while _renameat2(source_fd, _encode(one), target_fd, _encode(other), RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            number = errno.EINVAL if number in _UNKNOWN else number
+            raise OSError(number, os.strerror(number), one, None, other)
+
+
+def filesystem_magic(fd: int) -> int:
+    """f_type of fstatfs(2), as in include/uapi/linux/magic.h."""
+    buffer = _Statfs()
+    while _fstatfs(fd, ctypes.byref(buffer)) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _failure()
+    return int(buffer.type) & 0xFFFFFFFF
 
 
 def syncfs(fd: int) -> None:

@@ -14,7 +14,6 @@ from fspoolfs.backends.filesystem import (
     Cloner,
     FileSystem,
     Measurer,
-    Quota,
     Snapshotter,
     Usage,
 )
@@ -22,7 +21,7 @@ from fspoolfs.errors import CancelledError, UnsupportedError
 from fspoolfs.progress import Progress
 
 #: What a file system that has the feature implements.
-IMPLEMENTED_BY = {"quota": Quota, "usage": Usage, "resize": Quota, "snapshot": Snapshotter, "clone": Cloner}
+IMPLEMENTED_BY = {"usage": Usage, "snapshot": Snapshotter, "clone": Cloner}
 
 
 def attributes(filesystem: FileSystem, path: str) -> tuple[int, int, int]:
@@ -313,3 +312,117 @@ def test_measuring_counts_the_item_alone(filesystem: FileSystem, measurer: Measu
     after = measurer.measure("web", Progress())
     assert after.inodes == before.inodes + 1 == 4
     assert (1 << 20) <= after.allocation - before.allocation < (2 << 20)
+
+
+# Snapshots.
+
+
+@pytest.fixture
+def snapshotter(filesystem: FileSystem) -> Snapshotter:
+    if not isinstance(filesystem, Snapshotter):
+        assert "snapshot" not in usable(filesystem)
+        pytest.skip(f"{filesystem.name} has no snapshots")
+    return filesystem
+
+
+def test_snapshot_holds_what_the_item_held(
+    filesystem: FileSystem, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    snapshotter.snapshot("web", "kept", Progress())
+    filesystem.root.write("web/inner/caf\udce9", b"changed", replace=True, durable=False)
+    put(filesystem, "web/more")
+    assert attributes(filesystem, "kept") == (0o750, stranger, stranger)
+    assert attributes(filesystem, "kept/inner") == (0o2711, stranger, stranger)
+    assert filesystem.root.names("kept") == ["inner"]
+    assert filesystem.root.read("kept/inner/caf\udce9", limit=99) == b"content"
+
+
+def test_snapshot_outlives_its_item_and_can_be_removed(
+    filesystem: FileSystem, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    snapshotter.snapshot("web", "kept", Progress())
+    filesystem.remove("web", Progress())
+    assert filesystem.root.read("kept/inner/caf\udce9", limit=99) == b"content"
+    filesystem.remove("kept", Progress())
+    assert filesystem.root.names("") == []
+
+
+def test_snapshots_in_one_directory_are_removed_with_it(
+    filesystem: FileSystem, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    filesystem.root.make_directory("all", mode=0o700)
+    for number in range(3):
+        snapshotter.snapshot("web", f"all/{number}", Progress())
+    filesystem.remove("all", Progress())
+    assert filesystem.root.names("") == ["web"]
+
+
+def test_snapshot_never_replaces(filesystem: FileSystem, snapshotter: Snapshotter, stranger: int) -> None:
+    furnish(filesystem, stranger)
+    snapshotter.snapshot("web", "kept", Progress())
+    filesystem.root.write("web/inner/caf\udce9", b"changed", replace=True, durable=False)
+    with pytest.raises(FileExistsError):
+        snapshotter.snapshot("web", "kept", Progress())
+    assert filesystem.root.read("kept/inner/caf\udce9", limit=99) == b"content"
+
+
+def test_clone_of_a_snapshot_is_writable(
+    filesystem: FileSystem, cloner: Cloner, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    snapshotter.snapshot("web", "kept", Progress())
+    cloner.clone("kept", "copy", item(0o700), Progress())
+    put(filesystem, "copy/inner/new")
+    assert attributes(filesystem, "copy") == (0o700, stranger, stranger)
+    assert filesystem.root.names("kept/inner") == ["caf\udce9"]
+
+
+def test_frozen_item_serves_as_a_snapshot(
+    filesystem: FileSystem, cloner: Cloner, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    for _ in range(2):
+        snapshotter.freeze("web")
+    cloner.clone("web", "copy", item(), Progress())
+    put(filesystem, "copy/inner/new")
+    filesystem.remove("web", Progress())
+    assert filesystem.root.names("") == ["copy"]
+
+
+def test_directory_is_told_from_others_wherever_it_lies(filesystem: FileSystem, stranger: int) -> None:
+    furnish(filesystem, stranger)
+    filesystem.create("db", item(0o755))
+    before = filesystem.identify("web")
+    assert before != filesystem.identify("db")
+    filesystem.move("web", "customers/web")
+    assert filesystem.identify("customers/web") == before
+
+
+def test_clone_is_told_from_its_origin(filesystem: FileSystem, cloner: Cloner, stranger: int) -> None:
+    furnish(filesystem, stranger)
+    cloner.clone("web", "copy", item(), Progress())
+    assert filesystem.identify("copy") != filesystem.identify("web")
+
+
+# Limits and usage, where there are any.
+
+
+def test_usage_is_counted_at_once_and_for_many_in_one_pass(filesystem: FileSystem) -> None:
+    if not isinstance(filesystem, Usage):
+        assert "usage" not in usable(filesystem)
+        pytest.skip(f"{filesystem.name} does not count")
+    counter: Usage = filesystem
+    for name in ("web", "db"):
+        filesystem.create(name, item(0o755))
+    before = counter.usage("web")
+    put(filesystem, "web/large", bytes(1 << 20))
+    filesystem.root.sync()
+    after = counter.usage("web")
+    assert (1 << 20) <= after.allocation - before.allocation < (2 << 20)
+    both = counter.usages(["web", "missing", "db"])
+    assert both.keys() == {"web", "db"}
+    assert both["web"] == after
+    assert both["db"].allocation < 1 << 20

@@ -95,5 +95,6 @@ def test_reflink_is_what_the_root_says() -> None:
     assert reflink(ReflinkRoot(MemoryTree(), "/simulated")) == ""
 
 
-def test_only_cloning_is_offered_without_reflink(filesystem: GenericFileSystem) -> None:
-    assert [feature.name for feature in filesystem.features() if feature.usable] == ["clone"]
+def test_only_copies_are_offered_without_reflink(filesystem: GenericFileSystem) -> None:
+    offered = {feature.name: feature.note for feature in filesystem.features() if feature.usable}
+    assert offered == dict.fromkeys(("snapshot", "clone"), "copies the whole item")

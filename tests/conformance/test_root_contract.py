@@ -374,6 +374,51 @@ def test_cancelled_copy_leaves_its_source_alone(root: RootDirectory) -> None:
     assert root.names("") == ["source"]
 
 
+def test_copy_fills_an_empty_directory_that_is_there(furnished: RootDirectory) -> None:
+    before = furnished.stat("empty")
+    furnished.copy_tree("full", "empty", Progress(), existing=True)
+    after = furnished.stat("empty")
+    assert after.inode == before.inode
+    assert permissions(furnished, "empty") == permissions(furnished, "full")
+    assert after.mtime_ns == furnished.stat("full").mtime_ns
+    assert get(furnished, "empty/inner") == b"data"
+
+
+def test_copy_fills_no_directory_that_holds_something(furnished: RootDirectory) -> None:
+    furnished.make_directory("other", mode=0o700)
+    furnished.make_directory("other/inner", mode=0o700)
+    with pytest.raises(OSError, match="not empty"):
+        furnished.copy_tree("full", "other", Progress(), existing=True)
+    assert furnished.names("other") == ["inner"]
+    assert furnished.names("other/inner") == []
+
+
+def test_exchanged_directories_keep_what_they_hold(furnished: RootDirectory) -> None:
+    furnished.make_directory("empty/deep", mode=0o700)
+    inodes = [furnished.stat(path).inode for path in ("full", "empty/deep")]
+    furnished.exchange("full", "empty/deep")
+    assert [furnished.stat(path).inode for path in ("empty/deep", "full")] == inodes
+    assert furnished.names("empty/deep") == ["inner"]
+    assert furnished.names("full") == []
+
+
+def test_exchange_needs_both_and_neither_inside_the_other(furnished: RootDirectory) -> None:
+    with pytest.raises(FileNotFoundError):
+        furnished.exchange("full", "missing")
+    furnished.make_directory("empty/deep", mode=0o700)
+    with pytest.raises(OSError, match="Invalid argument"):
+        furnished.exchange("empty", "empty/deep")
+    assert furnished.names("empty") == ["deep"]
+
+
+def test_synced_directory_looks_as_before(furnished: RootDirectory) -> None:
+    furnished.rename("full", "empty/full")
+    furnished.sync_directory("empty")
+    assert furnished.names("empty") == ["full"]
+    with pytest.raises(FileNotFoundError):
+        furnished.sync_directory("missing")
+
+
 def test_measure_counts_what_a_directory_holds_and_itself(root: RootDirectory) -> None:
     plant(root, "tree", directories=2, files=3)
     before = root.measure("tree", Progress())

@@ -132,6 +132,7 @@ def test_a_pool_is_completed_with_what_it_leaves_out_only() -> None:
 
 ITEM_LIVE: dict[str, Any] = {
     "capacity": 2 * GiB,
+    "files": 1000,
     "permissions": Permissions(owner=1000),
     "limits": (("pids.max", "5"),),
     "metadata": "<metadata/>",
