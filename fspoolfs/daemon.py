@@ -23,6 +23,7 @@ from fspoolfs.ops.operations import Operations
 from fspoolfs.service.facade import Service
 from fspoolfs.service.usage import NoUses
 from fspoolfs.system.namespaces import MountWatch
+from fspoolfs.system.showing import ReadOnlyMounts
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
         storage=config.storage_dir,
         registry=simulated_registry(SimulatedHost()) if config.sim else default_registry(),
         finder=NoUses() if config.sim else MountWatch(),
+        mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         nursery=nursery,
         grace=config.grace,
     )

@@ -20,6 +20,9 @@ SNAPSHOTS = f"{OWN}/snapshots"
 
 DIRECTORIES = (ITEMS, TRASH, STAGING, PURGE, SNAPSHOTS)
 
+#: Mode of the directories above snapshots: others pass through and list nothing.
+PASSABLE = 0o711
+
 
 def definition(name: str) -> str:
     """Where the definition of item `name` is stored."""
@@ -35,6 +38,11 @@ def staging(uuid: UUID) -> str:
     return f"{STAGING}/{uuid}"
 
 
+def rollback(uuid: UUID) -> str:
+    """Where what an item is rolled back to waits for taking its place."""
+    return f"{STAGING}/{uuid}.rollback"
+
+
 def purge(uuid: UUID) -> str:
     """Where storage waits to be removed; nothing in there is ever looked at again."""
     return f"{PURGE}/{uuid}"
@@ -45,6 +53,6 @@ def snapshots(uuid: UUID) -> str:
     return f"{SNAPSHOTS}/{uuid}"
 
 
-def purged_snapshots(uuid: UUID) -> str:
-    """Where the snapshots of an item wait to be removed."""
-    return f"{PURGE}/{uuid}.snapshots"
+def snapshot(uuid: UUID, entry: str) -> str:
+    """The directory of one snapshot; `entry` is its name with its time, see `service.snapshotting`."""
+    return f"{snapshots(uuid)}/{entry}"

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
-from fspoolfs.backends.memory_tree import MemoryTree, failure
+from fspoolfs.backends.memory_paths import failure
+from fspoolfs.backends.memory_tree import MemoryTree
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 from fspoolfs.progress import Progress
 

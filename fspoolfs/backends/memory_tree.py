@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from fspoolfs.backends.memory_paths import components, failure
 from fspoolfs.backends.memory_state import (
     BLOCK,
     ROOT_INODE,
@@ -43,26 +44,6 @@ from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 
 #: How many bytes a tree takes when nobody says otherwise.
 DEFAULT_CAPACITY = 1 << 40
-#: The longest name of an entry, in bytes: NAME_MAX of <linux/limits.h>.
-NAME_MAX = 255
-
-
-def failure(number: int, path: str) -> OSError:
-    """What a system call that fails with `number` raises."""
-    return OSError(number, os.strerror(number), path)
-
-
-def components(path: str) -> list[str]:
-    """The names on the way to `path`.
-
-    Raises `OSError`: EINVAL for a path that is absolute or could leave the root; ENAMETOOLONG.
-    """
-    names = path.split("/") if path else []
-    if not {"", ".", ".."}.isdisjoint(names) or "\0" in path:
-        raise failure(errno.EINVAL, path)
-    if any(len(os.fsencode(name)) > NAME_MAX for name in names):
-        raise failure(errno.ENAMETOOLONG, path)
-    return names
 
 
 class MemoryTree:

@@ -46,7 +46,8 @@ def _state(config: Config) -> Iterator[Config]:
             with tempfile.TemporaryDirectory(prefix="fspoolfs-sim-", dir=memory) as state:
                 yield replace(config, state_dir=Path(state))
             return
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Others pass through to their items, where the storage lies in it; what is private is so by itself.
+        config.state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError.from_os(f"state directory {config.state_dir}", error) from error
     yield config

@@ -48,6 +48,7 @@ class ItemVerb(enum.StrEnum):
     RENAME = "rename"
     RESIZE = "resize"
     CLONE = "clone"
+    SNAPSHOT = "snapshot"
     ROLLBACK = "rollback"
     MEASURE = "measure"
 
@@ -119,7 +120,9 @@ ITEM_TABLE: Mapping[ItemVerb, Mapping[ItemState, ItemState | Refusal]] = {
     ItemVerb.RENAME: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),
     ItemVerb.RESIZE: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),
     ItemVerb.CLONE: _item_row(ready=_I.READY, missing=_R.NO_DATA, failed=_R.BROKEN),
-    ItemVerb.ROLLBACK: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),
+    ItemVerb.SNAPSHOT: _item_row(ready=_I.READY, missing=_R.NO_DATA, failed=_R.BROKEN),
+    # What a snapshot holds brings back a directory that is missing.
+    ItemVerb.ROLLBACK: _item_row(ready=_I.BUSY, missing=_I.BUSY, failed=_R.BROKEN),
     ItemVerb.MEASURE: _item_row(ready=_I.READY, missing=_R.NO_DATA, failed=_R.BROKEN),
 }
 

@@ -74,17 +74,31 @@ class Notifier:
                 self._emptied(pool)
             case "item-created":
                 self._changed(pool.items_number)
-            case "item-changed":
+            case "item-changed" | "item-rolled-back":
                 item = pool.items.get(event.item)
                 if item is not None:
                     self._changed(item.number)
                     self._changed(item.snapshots_number)
+            case "snapshot-created" | "snapshot-renamed" | "snapshot-deleted" | "snapshot-failed":
+                self._snapshot_changed(pool, event)
             case "item-deleted" | "item-failed":
                 self._entry_gone(pool.items_number, event.item, event.number)
             case "trash-purged" | "trash-restored":
                 self._entry_gone(pool.trash_number, event.item, event.number)
             case "item-renamed":
                 self._entry_gone(pool.items_number, str(event.details["old"]), 0)
+
+    def _snapshot_changed(self, pool: Pool, event: Event) -> None:
+        item = pool.items.get(event.item)
+        if item is None:
+            return
+        match event.kind:
+            case "snapshot-created":
+                self._changed(item.snapshots_number)
+            case "snapshot-renamed":
+                self._entry_gone(item.snapshots_number, str(event.details["old"]), 0)
+            case _:
+                self._entry_gone(item.snapshots_number, str(event.details["snapshot"]), event.number)
 
     def _changed(self, number: int) -> None:
         """Told at once, before the request that changed it is answered: this takes no lock."""

@@ -10,7 +10,7 @@ import logging
 import stat
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fspoolfs import names
 from fspoolfs.backends import layout
@@ -22,7 +22,7 @@ from fspoolfs.model.infos import FileInfo
 from fspoolfs.model.states import ItemState
 from fspoolfs.service import index, trashcan
 from fspoolfs.service.index import Index
-from fspoolfs.service.objects import Item, TrashEntry
+from fspoolfs.service.objects import Item, Snapshot, TrashEntry
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,25 @@ def load_trash(root: RootDirectory) -> dict[str, TrashEntry]:
         except (FspoolError, OSError) as error:
             log.error("%s: %s", root.location(path), error)
     return entries
+
+
+def load_snapshots(root: RootDirectory) -> dict[UUID, dict[str, Snapshot]]:
+    """The snapshots of each item that has some, by name; what is called like none is left alone."""
+    found: dict[UUID, dict[str, Snapshot]] = {}
+    for directory in root.names(layout.SNAPSHOTS):
+        place = f"{layout.SNAPSHOTS}/{directory}"
+        try:
+            uuid = UUID(directory)
+            snapshots = [(entry, Snapshot.parse(entry)) for entry in sorted(root.names(place))]
+        except (ValueError, OSError) as error:
+            log.warning("%s holds no snapshots and is left alone: %s", root.location(place), error)
+            continue
+        for entry, snapshot in snapshots:
+            if snapshot is None:
+                log.warning("%s is no snapshot and is left alone", root.location(f"{place}/{entry}"))
+            else:
+                found.setdefault(uuid, {})[snapshot.name] = snapshot
+    return found
 
 
 def save_index(root: RootDirectory, items: Iterable[Item], now_ns: int) -> None:

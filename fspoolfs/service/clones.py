@@ -10,8 +10,8 @@ from uuid import UUID
 import trio
 
 from fspoolfs.backends import layout
-from fspoolfs.backends.filesystem import Cloner, Measurer
-from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.backends.filesystem import Cloner, Measurer, Snapshotter
+from fspoolfs.errors import AccessError, FspoolError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin
 from fspoolfs.model.states import ItemVerb, enter_item
 from fspoolfs.progress import Progress
@@ -21,6 +21,7 @@ from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import Attached, Item, Measured, Pool
+from fspoolfs.service.snapshots import made_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,10 @@ class Clones(ItemWork):
         assert definition.origin is not None
         assert definition.uuid is not None
         source = self.find(pool, definition.origin.fs)
+        origin = source.definition.location
         if definition.origin.snapshot is not None:
-            raise UnsupportedError(
-                f"item {source.name} has no snapshots: the {attached.filesystem.name} file system of pool "
-                f"{pool.name} keeps none"
-            )
+            snapshot = made_snapshot(source, definition.origin.snapshot)
+            origin = layout.snapshot(source.uuid, snapshot.entry)
         self._check_may_read(source, caller)
         enter_item(source.name, source.state, ItemVerb.CLONE)
         filesystem = attached.filesystem
@@ -65,13 +65,15 @@ class Clones(ItemWork):
         item, lease = await self.reserve(pool, attached, definition)
         job = Job("clone", f"item {source.name} to {item.name}")
         item.job = job
-        staging, origin = layout.staging(item.uuid), source.definition.location
+        source.readers.append(job)
+        staging = layout.staging(item.uuid)
 
         def copy(progress: Progress) -> None:
             filesystem.check(definition)
             cloner.clone(origin, staging, definition, progress)
-            # The copied data is made durable before the definition says that it is there.
-            filesystem.root.sync()
+            # What was copied is made durable before the definition says that it is there.
+            if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):
+                filesystem.root.sync()
 
         def done(error: Exception | None) -> None:
             lease.release()
@@ -87,6 +89,8 @@ class Clones(ItemWork):
                     await self._discard_clone(pool, attached, definition.uuid)
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
+            finally:
+                source.readers.remove(job)
             try:
                 await self.context.commit(pool, attached, change, patient=True)
             except FspoolError:
@@ -121,12 +125,10 @@ class Clones(ItemWork):
         filesystem = attached.filesystem
         if not isinstance(filesystem, Measurer):
             raise UnsupportedError(f"the {filesystem.name} file system of pool {pool.name} counts by itself")
-        if item.job is not None and item.job.running:
-            raise BusyError(f"item {item.name}: {item.job.verb} is under way")
         measurer: Measurer = filesystem
         location = item.definition.location
         job = Job("measure", f"item {item.name}")
-        item.job = job
+        self.begin_job(item, job)
 
         async def work(job: Job) -> None:
             found = await self.context.in_thread(

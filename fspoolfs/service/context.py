@@ -80,7 +80,11 @@ class Context:
                 raise
             self._tell(pool, job, item, "job-done")
 
-        self.runner.start(job, told)
+        await self.run_quietly(job, told)
+
+    async def run_quietly(self, job: Job, work: Callable[[Job], Awaitable[None]]) -> None:
+        """Like `run_job`, for what usually takes a moment and whose end is told otherwise."""
+        self.runner.start(job, work)
         await job.outcome(self.grace)
 
     def _tell(self, pool: Pool, job: Job, item: str, kind: str, **details: str) -> None:

@@ -14,11 +14,13 @@ from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import EventLog
+from fspoolfs.service.exposure import Exposure, Mounter
 from fspoolfs.service.items import Items
 from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
 from fspoolfs.service.metrics import Metrics
 from fspoolfs.service.pools import Pools
+from fspoolfs.service.snapshots import Snapshots
 from fspoolfs.service.space import Spaces
 from fspoolfs.service.store import Store
 from fspoolfs.service.trash import Trash
@@ -35,6 +37,7 @@ class Service:
         storage: Path,
         registry: Registry,
         finder: UseFinder,
+        mounter: Mounter | None,
         nursery: trio.Nursery,
         grace: float,
     ) -> None:
@@ -46,6 +49,8 @@ class Service:
         self.pools = Pools(self.context, self.store, registry, storage)
         self.trash = Trash(self.context)
         self.clones = Clones(self.context)
+        exposure = Exposure(state / "snapshots", mounter)
+        self.snapshots = Snapshots(self.context, exposure)
         self.items = Items(self.context, self.clones)
         self.lifecycle = Lifecycle(
             self.context,
@@ -53,6 +58,7 @@ class Service:
             registry,
             self.pools,
             Companion(self.context, self.trash, nursery),
+            exposure,
             nursery,
         )
         self.spaces = Spaces()

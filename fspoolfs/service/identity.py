@@ -99,7 +99,7 @@ def _make_directories(root: RootDirectory) -> None:
         try:
             info = root.stat(path)
         except FileNotFoundError:
-            root.make_directory(path, mode=0o700)
+            root.make_directory(path, mode=layout.PASSABLE if path == layout.SNAPSHOTS else 0o700)
             made = True
         else:
             if not stat.S_ISDIR(info.mode):

@@ -43,7 +43,8 @@ class Intent:
     `was_path` tell where it was before, empty when it was nowhere. `fresh` marks a creation: its
     empty directory may be made again. `adopted` marks a directory that existed before and is never
     removed by an undo. `record` is the file that holds the definition while the item is in the
-    trash: where it will be, or was until now.
+    trash: where it will be, or was until now. `restored` identifies the directory that is to be in
+    the item's place, of those that may be there around a rollback; `kept` is where the other goes.
     """
 
     outcome: Outcome
@@ -54,6 +55,8 @@ class Intent:
     fresh: bool = False
     adopted: bool = False
     record: str = ""
+    restored: str = ""
+    kept: str = ""
 
     def encode(self, document: bytes | None = None) -> bytes:
         """The record's payload; `document` is the formatted definition where the caller has it."""
@@ -65,8 +68,12 @@ class Intent:
             if self.was_name or self.was_path
             else ""
         )
-        record = f" record={quoteattr(self.record)}" if self.record else ""
-        head = f'<intent outcome="{self.outcome.value}" uuid="{self.uuid}"{was}{flags}{record}>\n'
+        rest = "".join(
+            f" {name}={quoteattr(value)}"
+            for name, value in (("record", self.record), ("restored", self.restored), ("kept", self.kept))
+            if value
+        )
+        head = f'<intent outcome="{self.outcome.value}" uuid="{self.uuid}"{was}{flags}{rest}>\n'
         return head.encode() + document + b"</intent>\n"
 
     @classmethod
@@ -86,6 +93,8 @@ class Intent:
                 fresh=element.get("fresh") == "yes",
                 adopted=element.get("adopted") == "yes",
                 record=element.get("record", ""),
+                restored=element.get("restored", ""),
+                kept=element.get("kept", ""),
             )
         except (ValueError, etree.XMLSyntaxError, FspoolError) as error:
             raise CorruptError(f"an intent that cannot be understood: {error}") from error

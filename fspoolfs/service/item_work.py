@@ -25,6 +25,7 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
+from fspoolfs.service.jobs import Job
 from fspoolfs.service.locks import Lease
 from fspoolfs.service.objects import Attached, Item, Pool, TrashEntry
 
@@ -138,12 +139,30 @@ class ItemWork:
         if attached.items.get(item.name) is not item:
             raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
 
-    def in_use(self, attached: Attached, what: str) -> Callable[[str], None]:
-        """A check, for the committer's thread, that no one has mounted a directory of the pool."""
+    def check_unread(self, item: Item, verb: str) -> None:
+        """Raise `BusyError` while a job reads what the item holds: it stays where it is."""
+        if item.readers:
+            job = item.readers[0]
+            raise BusyError(
+                f"{verb} of item {item.name} is refused: {job.verb} of {job.subject} is under way"
+            )
+
+    def begin_job(self, item: Item, job: Job) -> None:
+        """Let `job` be the one that the item's files tell of. Raises `BusyError` while another runs."""
+        if item.job is not None and item.job.running:
+            raise BusyError(f"item {item.name}: {item.job.verb} is under way")
+        item.job = job
+
+    def in_use(self, attached: Attached, what: str, *, besides: str = "") -> Callable[[str], None]:
+        """A check, for worker threads, that no one has mounted a directory of the pool.
+
+        `besides` is another directory that must not be mounted either.
+        """
         root, finder = attached.root.path, self.context.finder
 
         def check(location: str) -> None:
-            found = usage.of_location(finder.uses(root), location)
+            uses = finder.uses(root)
+            found = usage.of_location(uses, location) + (usage.of_location(uses, besides) if besides else [])
             if found:
                 raise usage.refuse(what, found)
 
@@ -158,9 +177,11 @@ class ItemWork:
         )
 
     def gone(
-        self, pool: Pool, kind: str, item: str, number: int, *, via_tree: bool = False, reason: str = ""
+        self, pool: Pool, kind: str, item: str, number: int, *, via_tree: bool = False, **details: str
     ) -> None:
-        details: dict[str, str | int] = {"reason": reason} if reason else {}
+        """Publish the end of an object, whose identity was `number`."""
         self.context.events.publish(
-            Event(kind=kind, pool=pool.name, item=item, details=details, via_tree=via_tree, number=number)
+            Event(
+                kind=kind, pool=pool.name, item=item, details=dict(details), via_tree=via_tree, number=number
+            )
         )

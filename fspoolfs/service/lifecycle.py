@@ -17,6 +17,7 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
+from fspoolfs.service.exposure import Exposure
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Pool
 from fspoolfs.service.pools import Pools
@@ -38,12 +39,14 @@ class Lifecycle:
         registry: Registry,
         pools: Pools,
         companion: Companion,
+        exposure: Exposure,
         nursery: trio.Nursery,
     ) -> None:
         self._context = context
         self._store = store
         self._registry = registry
         self._pools = pools
+        self._exposure = exposure
         self._nursery = nursery
         self._companion = companion
 
@@ -194,6 +197,10 @@ class Lifecycle:
         for item in opened.items:
             opened.attached.put(item)
         opened.attached.trash.update(opened.trash)
+        if any(item.snapshots for item in opened.items):
+            await self._context.in_thread(
+                pool, lambda progress: self._exposure.expose(pool.name, opened.attached), job.progress
+            )
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
         if opened.rubbish:
             opened.attached.rubbish.set()
@@ -213,7 +220,7 @@ class Lifecycle:
         found = await self._context.in_thread(
             pool, lambda progress: self._context.finder.uses(path), job.progress
         )
-        if found:
+        if found := usage.of_pool(found):
             raise usage.refuse(f"stop pool {pool.name}", found)
 
     async def _stop(self, pool: Pool, *, force: bool) -> None:
@@ -222,6 +229,7 @@ class Lifecycle:
         if attached is not None:
             await self._close(pool, attached, force=force)
             pool.forget()
+            await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
             await trio.to_thread.run_sync(
                 lambda: attached.source.detach(definition, force=force), abandon_on_cancel=True

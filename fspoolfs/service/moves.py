@@ -6,12 +6,13 @@ As in `fspoolfs.service.changes`, everything but `settle` runs in the committer'
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
-from fspoolfs.errors import ExistsError, NotFoundError
+from fspoolfs.errors import ExistsError, NotEmptyError, NotFoundError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.service.changes import ItemChange, label, place
@@ -40,9 +41,13 @@ class MovingChange(ItemChange):
         enters: tuple[str, ...] = (),
         leaves: tuple[str, ...] = (),
         as_written: bool = True,
+        with_snapshots: bool = False,
         on_done: Callable[[Exception | None], None],
     ) -> None:
         super().__init__(what, filesystem, uuid=uuid, enters=enters, leaves=leaves, on_done=on_done)
+        #: Where the item's snapshots go, for good; empty where they stay.
+        self._snapshots_target = layout.purge(uuid4()) if with_snapshots else ""
+        self._moved_snapshots = False
         #: A definition that stays as it is moves, which is cheaper and goes on a full storage too.
         self._definition_moves = as_written and bool(definition_target) and document == old_document
         self._source, self._target = source, target
@@ -55,6 +60,7 @@ class MovingChange(ItemChange):
 
     def apply(self) -> None:
         try:
+            self._apply_snapshots()
             if self._source != self._target:
                 self.filesystem.move(self._source, self._target)
                 self._moved = True
@@ -70,8 +76,16 @@ class MovingChange(ItemChange):
         except OSError as error:
             raise self.failed(error) from error
 
+    def _apply_snapshots(self) -> None:
+        if self._snapshots_target:
+            with suppress(FileNotFoundError):
+                self.root.rename(layout.snapshots(self.uuid), self._snapshots_target)
+                self._moved_snapshots = True
+
     def put_back(self) -> None:
         """Undo `apply` as far as it came; a full storage must not be asked for more than that."""
+        if self._moved_snapshots:
+            self.root.rename(self._snapshots_target, layout.snapshots(self.uuid))
         if self._moved:
             self.filesystem.move(self._target, self._source)
         if self._moved_definition:
@@ -176,9 +190,10 @@ class DeleteItem(MovingChange):
             old_document=document,
             leaves=(place(definition.location), label(definition.name)),
             as_written=as_written,
+            with_snapshots=not keep and bool(entry.snapshots),
             on_done=on_done,
         )
-        self._definition = definition
+        self._entry, self._definition = entry, definition
         self._intent = _trashed(entry, was_name=definition.name, was_path=definition.location)
         if not keep:
             self._intent = replace(self._intent, outcome=Outcome.PURGED, record="")
@@ -192,6 +207,11 @@ class DeleteItem(MovingChange):
     def prepare(self) -> bytes:
         self._in_use(self._source)
         if not self.is_directory(self._source):
+            if self._entry.snapshots:
+                raise NotEmptyError(
+                    f"{self.what}: its directory is missing, but snapshots of it are left; bring it back "
+                    "by rolling back to one, or remove them first"
+                )
             # Nothing to keep: the definition goes, whatever lies in the item's place stays.
             self._target = self._source
             self._definition_target, self._definition_moves = "", False
@@ -267,6 +287,7 @@ class PurgeTrash(MovingChange):
             definition_target="",
             document=b"",
             old_document=formatting.format_item(entry.definition),
+            with_snapshots=bool(entry.snapshots),
             on_done=on_done,
         )
         self._entry = entry

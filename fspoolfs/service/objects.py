@@ -30,7 +30,6 @@ from fspoolfs.service.locks import KeyedLocks
 #: Identities of objects for as long as the daemon runs; none is ever given twice. They come in
 #: pairs: the odd one is for the directory of an object's own kind inside it, as an item's snapshots.
 _numbers = itertools.count(16, 2)
-
 #: How many requests of one pool may be in worker threads at once; a hung pool blocks no more.
 THREADS_PER_POOL = 8
 
@@ -51,7 +50,17 @@ class Measured:
 class Item:
     """One item. `number` is its identity in the control tree, `changed` a time for stat(2)."""
 
-    __slots__ = ("changed", "definition", "error", "job", "measured", "number", "state")
+    __slots__ = (
+        "changed",
+        "definition",
+        "error",
+        "job",
+        "measured",
+        "number",
+        "readers",
+        "snapshots",
+        "state",
+    )
 
     def __init__(self, definition: ItemDefinition, state: ItemState, *, changed: int = 0) -> None:
         self.definition = definition
@@ -61,6 +70,10 @@ class Item:
         self.error: FspoolError | None = None
         self.job: Job | None = None
         self.measured: Measured | None = None
+        #: By name. Most items have none and share one that stays empty: see `put_snapshot`.
+        self.snapshots: Mapping[str, Snapshot] = _NOTHING
+        #: The jobs that read it; it stays where it is until they have ended.
+        self.readers: list[Job] = []
 
     @property
     def name(self) -> str:
@@ -71,10 +84,42 @@ class Item:
         assert self.definition.uuid is not None, "a stored definition has a uuid"
         return self.definition.uuid
 
+    def put_snapshot(self, snapshot: Snapshot) -> None:
+        self.snapshots = {**self.snapshots, snapshot.name: snapshot}
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot, if there is one of that name."""
+        self.snapshots = {key: one for key, one in self.snapshots.items() if key != name} or _NOTHING
+
     @property
     def snapshots_number(self) -> int:
         """The identity of the directory of its snapshots."""
         return self.number + 1
+
+
+class Snapshot:
+    """What an item held at one moment. `created` is in milliseconds since the epoch."""
+
+    __slots__ = ("created", "error", "job", "name", "number")
+
+    def __init__(self, name: str, created: int, *, job: Job | None = None) -> None:
+        self.name = name
+        self.created = created
+        #: The copying that makes it; `None` once it is there.
+        self.job = job
+        self.number = new_number()
+        self.error: FspoolError | None = None
+
+    @property
+    def entry(self) -> str:
+        """The name of its directory, which is all that is stored of it."""
+        return f"{self.created}.{self.name}"
+
+    @classmethod
+    def parse(cls, entry: str) -> Snapshot | None:
+        """The snapshot whose directory is called `entry`; `None` where that is none's."""
+        created, _, name = entry.partition(".")
+        return cls(name, int(created)) if created.isascii() and created.isdigit() and name else None
 
 
 class TrashEntry:
@@ -84,7 +129,7 @@ class TrashEntry:
     holds the definition.
     """
 
-    __slots__ = ("busy", "definition", "deleted", "error", "name", "number", "record")
+    __slots__ = ("busy", "definition", "deleted", "error", "name", "number", "record", "snapshots")
 
     def __init__(self, name: str, definition: ItemDefinition, deleted: int, record: str) -> None:
         self.name = name
@@ -95,6 +140,7 @@ class TrashEntry:
         self.busy = False
         self.number = new_number()
         self.error: FspoolError | None = None
+        self.snapshots: Mapping[str, Snapshot] = _NOTHING
 
     @property
     def uuid(self) -> UUID:
@@ -153,6 +199,8 @@ class Attached:
     locations: Locations = field(default_factory=Locations)
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))
+    #: Where the host shows the snapshots for reading; `None` until there is one.
+    exposed: str | None = None
     #: Set when something waits to be removed.
     rubbish: trio.Event = field(default_factory=trio.Event)
     #: Set when the trash may have to be emptied sooner than was thought.

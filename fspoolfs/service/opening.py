@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import trio
@@ -18,6 +21,8 @@ from fspoolfs.service import catalogue, identity, recovery
 from fspoolfs.service.committer import Committer
 from fspoolfs.service.journal import Journal
 from fspoolfs.service.objects import Attached, Item, TrashEntry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +61,8 @@ def open_pool(
         journal = _recovered_journal(root, filesystem)
         progress.begin("reading items")
         loaded = catalogue.load_items(root)
+        trash = catalogue.load_trash(root)
+        _hand_out_snapshots(root, loaded.items, trash.values())
         return Opened(
             attached=Attached(
                 root=root,
@@ -66,7 +73,7 @@ def open_pool(
             ),
             items=loaded.items,
             parsed=loaded.parsed,
-            trash=catalogue.load_trash(root),
+            trash=trash,
             space=root.space(),
             rubbish=bool(root.names(layout.PURGE)),
         )
@@ -74,6 +81,19 @@ def open_pool(
         root.close()
         source.detach(definition, force=False)
         raise
+
+
+def _hand_out_snapshots(root: RootDirectory, items: Iterable[Item], trash: Iterable[TrashEntry]) -> None:
+    """Give each item, deleted ones too, the snapshots of its uuid."""
+    snapshots = catalogue.load_snapshots(root)
+    if not snapshots:
+        return
+    owners: Iterable[Item | TrashEntry] = itertools.chain(items, trash)
+    for owner in owners:
+        owner.snapshots = snapshots.pop(owner.uuid, owner.snapshots)
+    for uuid in snapshots:
+        place = root.location(layout.snapshots(uuid))
+        log.warning("%s belongs to no item that can be read and is left alone", place)
 
 
 def _discard_temporary(root: RootDirectory) -> None:

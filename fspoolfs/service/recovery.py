@@ -14,7 +14,7 @@ import logging
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
@@ -24,6 +24,7 @@ from fspoolfs.model import formatting
 from fspoolfs.service import catalogue
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Record
+from fspoolfs.service.rollback import freeze, make_room
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ def recover(root: RootDirectory, filesystem: FileSystem, pending: Sequence[Recor
 
 
 def _collect_staging(root: RootDirectory, filesystem: FileSystem) -> bool:
-    """No clone is growing at a start: what lies in staging was interrupted."""
+    """Nothing is being copied at a start: what lies in staging was interrupted."""
     leftovers = root.names(layout.STAGING)
     for name in leftovers:
-        filesystem.move(f"{layout.STAGING}/{name}", f"{layout.PURGE}/{name}")
+        filesystem.move(f"{layout.STAGING}/{name}", layout.purge(uuid4()))
     return bool(leftovers)
 
 
@@ -69,6 +70,7 @@ class _Replay:
         self._final_definition = ""
 
     def make_true(self) -> None:
+        self._roll_back()
         match self._last.outcome:
             case Outcome.PLACED:
                 self._place()
@@ -123,6 +125,32 @@ class _Replay:
             self._final_definition, formatting.format_item(definition), replace=True, durable=False
         )
 
+    def _roll_back(self) -> None:
+        """Bring the directory that was restored last to the item's place, and keep the one before."""
+        intent = next((intent for intent in reversed(self._history) if intent.restored), None)
+        if intent is None:
+            return
+        staging = layout.rollback(self._uuid)
+        place = next(filter(self._is_directory, self._places()), intent.definition.location)
+        around = (place, staging, *(one.kept for one in self._history if one.kept))
+        found = next((path for path in around if self._is(path, intent.restored)), None)
+        if found is None:
+            log.error("%s: what item %s was rolled back to is gone", self._root.path, intent.definition.name)
+            return
+        old = staging if found == place else place
+        if intent.kept and self._is_directory(old) and not self._is_directory(intent.kept):
+            make_room(self._root, intent.kept)
+            self._root.rename(old, intent.kept)
+        if found != place:
+            if self._is_directory(place):
+                self._root.rename(place, layout.purge(uuid4()))
+            self._root.rename(found, place)
+        if intent.kept and self._is_directory(intent.kept):
+            freeze(self._filesystem, intent.kept)
+
+    def _is(self, path: str, identity: str) -> bool:
+        return self._is_directory(path) and self._filesystem.identify(path) == identity
+
     def _trash(self) -> None:
         intent = self._last
         if not self._move_to(layout.trashed_data(self._uuid)):
@@ -142,6 +170,8 @@ class _Replay:
         # Without a place of its own the item was missing when it was deleted: what lies there is not its.
         if self._last.was_path:
             self._move_to(layout.purge(self._uuid))
+        with suppress(FileNotFoundError):
+            self._root.rename(layout.snapshots(self._uuid), layout.purge(uuid4()))
 
     def _abort(self) -> None:
         """Only an empty directory that this creation made goes; what somebody put there stays."""

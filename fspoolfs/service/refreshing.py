@@ -19,6 +19,7 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
         pool.space = attached.root.space()
         return catalogue.load_items(attached.root).items
 
+    # Snapshots are not looked for: nobody but fspoolfs can get at them.
     found = await context.in_thread(pool, lambda progress: look(), job.progress)
     seen = {item.name: item for item in found}
     for item in list(pool.items.values()):

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from fspoolfs import units
+from fspoolfs.backends import layout
 from fspoolfs.model.infos import Feature, SpaceInfo
 from fspoolfs.model.states import ItemState, PoolState
-from fspoolfs.service.objects import Item, Pool, TrashEntry
+from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
 
 #: The states in which an item's error is why it is in that state.
 _TROUBLE = (ItemState.FAILED, ItemState.MISSING)
@@ -25,6 +26,11 @@ def size(count: int) -> str:
 
 def when(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def moment(milliseconds: int) -> str:
+    """A time since the epoch as ISO 8601 has it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def lines(pairs: Iterable[tuple[str, str]]) -> str:
@@ -80,6 +86,7 @@ def item_info(pool: Pool, item: Item) -> str:
                 if measured
                 else "unknown (write measure into status to count it)",
             ),
+            ("Snapshots", str(len(item.snapshots)) if item.snapshots else ""),
             ("Clone of", origin.fs + (f" at {origin.snapshot}" if origin.snapshot else "") if origin else ""),
         ]
     )
@@ -94,9 +101,33 @@ def trash_info(pool: Pool, entry: TrashEntry) -> str:
             ("Pool", pool.name),
             ("Deleted", when(entry.deleted)),
             ("Purged after", when(entry.deleted + retention)),
+            ("Snapshots", str(len(entry.snapshots)) if entry.snapshots else ""),
             ("Problem", entry.error.sentence if entry.error else ""),
         ]
     )
+
+
+def snapshot_info(pool: Pool, item: Item, snapshot: Snapshot) -> str:
+    job = snapshot.job
+    return lines(
+        [
+            ("Name", snapshot.name),
+            ("Item", item.name),
+            ("Pool", pool.name),
+            ("Created", when(snapshot.created / 1000)),
+            ("State", f"being made: {job.line()}" if job is not None else "ready"),
+            ("Path", snapshot_path(pool, item, snapshot)),
+        ]
+    )
+
+
+def snapshot_path(pool: Pool, item: Item, snapshot: Snapshot) -> str:
+    """The absolute path under which a snapshot's directory can be read."""
+    attached = pool.attached
+    inside = layout.snapshot(item.uuid, snapshot.entry)
+    if attached is None or attached.exposed is None:
+        return f"{pool.target.rstrip('/')}/{inside}"
+    return f"{attached.exposed}{inside.removeprefix(layout.SNAPSHOTS)}"
 
 
 def features(found: Iterable[Feature]) -> str:

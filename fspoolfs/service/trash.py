@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from fspoolfs import names
+from fspoolfs.backends import layout
 from fspoolfs.errors import BusyError
 from fspoolfs.model.states import ItemState, ItemVerb, enter_item
 from fspoolfs.service import trashcan
@@ -25,6 +26,7 @@ class Trash(ItemWork):
         lease = await self.lock(pool, attached, item)
         before = item.state
         try:
+            self.check_unread(item, "delete")
             working = enter_item(item.name, before, ItemVerb.DELETE)
         except BaseException:
             lease.release()
@@ -32,6 +34,7 @@ class Trash(ItemWork):
         item.state = working
         keep = pool.definition.trash.retention > 0
         entry = trashcan.new_entry(item.definition, int(time.time()), attached.trash)
+        entry.snapshots = item.snapshots
         if keep:
             # It keeps the name while the change is under way.
             entry.busy = True
@@ -55,7 +58,7 @@ class Trash(ItemWork):
             entry,
             keep=keep,
             as_written=before is not ItemState.FAILED,
-            in_use=self.in_use(attached, f"delete item {name}"),
+            in_use=self.in_use(attached, f"delete item {name}", besides=layout.snapshots(entry.uuid)),
             on_done=done,
         )
         await self.commit(pool, attached, change)
@@ -67,6 +70,7 @@ class Trash(ItemWork):
         entry = self.find_trashed(pool, trash_name)
         new = replace(entry.definition, name=name)
         item, lease = await self.reserve(pool, attached, new)
+        item.snapshots = entry.snapshots
         if attached.trash.get(trash_name) is not entry:
             lease.release()
             attached.drop(item)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from fspoolfs.backends import layout
 from fspoolfs.errors import BusyError
 from fspoolfs.model.infos import MountUse
 
@@ -26,6 +27,11 @@ class NoUses:
 
 #: How many users an error names before it says how many more there are.
 _NAMED = 3
+
+
+def of_pool(uses: Sequence[MountUse]) -> list[MountUse]:
+    """The uses of anything in a pool but our own showing of its snapshots."""
+    return [use for use in uses if use.inside != layout.SNAPSHOTS]
 
 
 def of_location(uses: Sequence[MountUse], location: str) -> list[MountUse]:

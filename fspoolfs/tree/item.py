@@ -1,4 +1,4 @@
-"""The directory of one item, and the directory of its snapshots."""
+"""The directory of one item."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 import trio
 
 from fspoolfs import names, units
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import Usage
-from fspoolfs.errors import FspoolError, InvalidError, UnsupportedError
+from fspoolfs.errors import InvalidError
 from fspoolfs.model import documents, formatting
 from fspoolfs.model.definitions import Permissions
 from fspoolfs.service import access, reports, usage
@@ -18,6 +19,7 @@ from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Item, Pool
 from fspoolfs.tree import values
 from fspoolfs.tree.node import OWNER, Attributes, Directory, File, Link, Style, Subject, table
+from fspoolfs.tree.snapshots import SnapshotsDirectory
 
 
 class ItemDirectory(Directory):
@@ -65,7 +67,9 @@ class ItemDirectory(Directory):
         )
 
     def subdirectory(self, name: str) -> Directory | None:
-        return SnapshotsDirectory(self) if name == "snapshots" else None
+        if name == "snapshots":
+            return SnapshotsDirectory(self, self.service, self.pool, self.item)
+        return None
 
     def subdirectories(self) -> tuple[str, ...]:
         return ("snapshots",)
@@ -98,14 +102,9 @@ async def _status(directory: ItemDirectory, data: bytes, caller: Caller) -> None
     async def rollback(arguments: list[str]) -> None:
         if len(arguments) != 1:
             raise InvalidError("rollback takes a snapshot's name")
-        raise _no_snapshots(pool)
+        await service.snapshots.roll_back(pool, item, arguments[0])
 
     await values.run_verb(data, {"clone": clone, "measure": measure, "rollback": rollback})
-
-
-def _no_snapshots(pool: Pool) -> FspoolError:
-    filesystem = pool.active().filesystem.name
-    return UnsupportedError(f"the {filesystem} file system of pool {pool.name} keeps no snapshots")
 
 
 async def _set_capacity(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
@@ -146,7 +145,8 @@ async def _users(directory: ItemDirectory) -> str:
         limiter=directory.pool.limiter,
         abandon_on_cancel=True,
     )
-    mine = usage.of_location(found, directory.item.definition.location)
+    places = (directory.item.definition.location, layout.snapshots(directory.item.uuid))
+    mine = [use for place in places for use in usage.of_location(found, place)]
     return "".join(f"{usage.describe(use)}\n" for use in mine)
 
 
@@ -203,27 +203,3 @@ ItemDirectory.table = table(
     File[ItemDirectory](name="last_error", show=lambda at: values.sentence(at.item.error), whose=_owner),
     Link[ItemDirectory](name="data", target=lambda at: reports.data_path(at.pool, at.item)),
 )
-
-
-class SnapshotsDirectory(Directory):
-    """`snapshots/` of an item, empty where the file system keeps none."""
-
-    __slots__ = ("_item_directory",)
-
-    def __init__(self, parent: ItemDirectory) -> None:
-        super().__init__(parent.item.snapshots_number)
-        self._item_directory = parent
-
-    @property
-    def path(self) -> str:
-        return f"{self._item_directory.path}/snapshots"
-
-    @property
-    def parent(self) -> Directory:
-        return self._item_directory
-
-    def attributes(self) -> Attributes:
-        return self._item_directory.attributes()
-
-    async def make(self, name: str, mode: int, caller: Caller) -> Directory:
-        raise _no_snapshots(self._item_directory.pool)

@@ -20,7 +20,7 @@ from support.wait import eventually
 _PATIENCE = 30.0
 _WORKING = frozenset(("building", "starting", "stopping", "deleting"))
 _OWN_FILES = frozenset(("pool.xml", "journal", "index.json"))
-_OWN_DIRECTORIES = frozenset(("items", "trash", "staging", "purge"))
+_OWN_DIRECTORIES = frozenset(("items", "trash", "staging", "purge", "snapshots"))
 _STATE = frozenset(("lock", "pools", "pending", "autostart", "active", "deleting"))
 
 
@@ -73,10 +73,24 @@ def _root(pool: Path, strangers: frozenset[str]) -> Iterator[str]:
     trashed = {(entry / "uuid").read_text().strip() for entry in (pool / "trash").iterdir()}
     yield from _trash(own / "trash", trashed)
     yield from _differences(own / "staging", frozenset())
+    yield from _snapshots(own / "snapshots", items, trashed)
     try:
         eventually(lambda: not os.listdir(own / "purge"), what="what was purged is gone", timeout=_PATIENCE)
     except AssertionError as error:
         yield str(error)
+
+
+def _snapshots(directory: Path, items: list[Path], trashed: set[str]) -> Iterator[str]:
+    """Every snapshot that is shown is there, and each that is there belongs to an item."""
+    shown = {(item / "uuid").read_text().strip(): item / "snapshots" for item in items}
+    for owner in sorted(directory.iterdir()):
+        if owner.name not in shown and owner.name not in trashed:
+            yield f"{owner} belongs to nothing"
+    for uuid, snapshots in shown.items():
+        names = sorted(os.listdir(snapshots))
+        there = sorted(os.listdir(directory / uuid)) if (directory / uuid).exists() else []
+        if names != sorted(entry.partition(".")[2] for entry in there):
+            yield f"{directory / uuid} holds {there}, and {snapshots} shows {names}"
 
 
 def _trash(directory: Path, shown: set[str]) -> Iterator[str]:
@@ -108,7 +122,7 @@ def _definition(stored: Path, shown: Path) -> Iterator[str]:
 
 def _state(state: Path, pools: list[Path]) -> Iterator[str]:
     """The state directory holds what the control tree shows, and nothing that was left half-way."""
-    yield from _differences(state, _STATE)
+    yield from _differences(state, _STATE | {"snapshots"}, optional=frozenset({"snapshots"}))
     stored = {
         "pools": {f"{pool.name}.xml" for pool in pools},
         "pending": {f"{pool.name}.xml" for pool in pools if (pool / "pending.xml").exists()},

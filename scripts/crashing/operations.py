@@ -201,6 +201,28 @@ _ITEM_OPERATIONS = (
     _one("item clone", 'echo "clone copy" > "$P/items/web/status"'),
 )
 
+#: An item that has changed since its snapshot, and a deleted one with a snapshot.
+_KEPT = 'mkdir "$P/items/other/snapshots/kept"\necho later > "$P/items/other/data/later"\n'
+_KEPT_IN_TRASH = (
+    'mv "$P/trash/old" "$P/items/old"\nmkdir "$P/items/old/snapshots/kept"\nrmdir "$P/items/old"\n'
+)
+_ROLLBACK = 'echo "rollback kept" > "$P/items/other/status"'
+
+_SNAPSHOT_OPERATIONS = (
+    _one("snapshot take", 'mkdir "$P/items/web/snapshots/new"'),
+    _one(
+        "snapshot rename",
+        'mv "$P/items/other/snapshots/kept" "$P/items/other/snapshots/renamed"',
+        prepare=_KEPT,
+    ),
+    _one("snapshot delete", 'rmdir "$P/items/other/snapshots/kept"', _DRAINED, prepare=_KEPT),
+    _one("snapshot rollback", _ROLLBACK, prepare=_KEPT),
+    _one("snapshot clone", 'echo "clone copy kept" > "$P/items/other/status"', prepare=_KEPT),
+    _one("snapshot item delete", 'rmdir "$P/items/other"', prepare=_KEPT),
+    _one("snapshot item undelete", 'mv "$P/trash/old" "$P/items/old"', prepare=_KEPT_IN_TRASH),
+    _one("snapshot item purge", 'rmdir "$P/trash/old"', _DRAINED, prepare=_KEPT_IN_TRASH),
+)
+
 _SEQUENCES = (
     _one(
         "rename chain",
@@ -230,9 +252,21 @@ _SEQUENCES = (
         ),
     ),
     _one("shutdown", 'mkdir "$P/items/new"', f'kill -TERM "$D"; {_ENDED}'),
+    _one(
+        "rollback and delete",
+        _ROLLBACK,
+        'mv "$P/items/other" "$P/items/shop"',
+        'rmdir "$P/items/shop"',
+        prepare=_KEPT,
+    ),
     _recovery('mkdir "$P/items/new"', at=4),
     _recovery('mv "$P/items/web" "$P/items/shop"', at=5),
     _recovery('rmdir "$P/items/web"', at=4),
 )
 
-OPERATIONS: Sequence[Operation] = (*_POOL_OPERATIONS, *_ITEM_OPERATIONS, *_SEQUENCES)
+OPERATIONS: Sequence[Operation] = (
+    *_POOL_OPERATIONS,
+    *_ITEM_OPERATIONS,
+    *_SNAPSHOT_OPERATIONS,
+    *_SEQUENCES,
+)

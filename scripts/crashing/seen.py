@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-#: What a second item of one name gets behind it in the trash.
-_STAMP = re.compile(r"(?<=@)\d{8}-\d{6}")
+#: What a second item of one name gets behind it in the trash, and what a rollback keeps in its name.
+_STAMP = re.compile(r"(?:(?<=@)|(?<=k-))\d{8}-\d{6}")
 #: The files of each kind of directory that say what it is; of these "pending.xml" need not be there.
 _POOL_FILES = ("config.xml", "pending.xml", "autostart")
 _ITEM_FILES = ("status", "config.xml")
@@ -73,6 +73,9 @@ def _told(pool: Path) -> Iterator[str]:
         info = item.stat()
         yield f"item {item.name} {stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid}"
         yield from _files(item, _ITEM_FILES)
+        for snapshot in sorted((item / "snapshots").iterdir()):
+            yield f"snapshot {snapshot.name} of {item.name}"
+            yield from _found(Path(os.readlink(snapshot / "data")), f"{snapshot.name} of {item.name}:")
     for entry in sorted((pool / "trash").iterdir()):
         yield f"trash {entry.name}"
         yield from _files(entry, ("config.xml",))

@@ -10,6 +10,7 @@ from crashing.errors import CrashtestError
 from crashing.leaving import LEAVING
 from crashing.tracer import Kill, Tracer
 from support.daemon import Daemon
+from support.leftovers import beneath, take_away
 from support.machine import is_mounted
 from support.shell import run, sh
 
@@ -36,10 +37,12 @@ class Workplace:
 
     def save(self) -> None:
         """Keep state and storage as they are now; no daemon runs."""
+        self._hide_snapshots()
         self.copy_to(self._saved)
 
     def begin_again(self) -> None:
         """Put back what was saved; no daemon runs."""
+        self._hide_snapshots()
         for name in _KEPT:
             run("rm", "-rf", "--one-file-system", "--", self.daemon.base / name)
             run("cp", "-a", "--sparse=always", "--", self._saved / name, self.daemon.base / name)
@@ -48,6 +51,10 @@ class Workplace:
         """Copy state and storage into the new directory `place`."""
         place.mkdir()
         run("cp", "-a", "--sparse=always", "--", *(self.daemon.base / name for name in _KEPT), place)
+
+    def _hide_snapshots(self) -> None:
+        """Take away what a killed daemon left mounted in its state directory."""
+        take_away(beneath(self.state))
 
     def start(self) -> None:
         """Start the daemon and wait until it serves."""
@@ -105,4 +112,5 @@ class Workplace:
         """End the daemon, unmount, and remove everything."""
         self.kill()
         self.daemon.unmount()
+        self._hide_snapshots()
         run("rm", "-rf", "--one-file-system", "--", self._directory)

@@ -97,7 +97,9 @@ def test_a_background_daemon_logs_where_it_is_told(background: Background) -> No
 
 def test_what_is_missing_of_its_directories_is_made_private(background: Background) -> None:
     background.start()
-    assert background.state.stat().st_mode & 0o777 == 0o700
+    # Others pass through it to storage that lies in it, and read nothing.
+    assert background.state.stat().st_mode & 0o777 == 0o711
+    assert all(path.stat().st_mode & 0o077 == 0 for path in background.state.iterdir())
     request(define_tank(background.mount) / "status", "start build")
     assert (background.storage / "pools" / "tank" / ".fspool").stat().st_mode & 0o777 == 0o700
 

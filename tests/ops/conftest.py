@@ -158,6 +158,7 @@ async def kernel(tmp_path: Path) -> AsyncIterator[Kernel]:
             storage=Path("/storage"),
             registry=simulated_registry(host),
             finder=NoUses(),
+            mounter=None,
             nursery=nursery,
             grace=5.0,
         )

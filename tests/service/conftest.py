@@ -43,6 +43,7 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
                 storage=Path("/storage"),
                 registry=simulated_registry(machine or host),
                 finder=finder or NoUses(),
+                mounter=None,
                 nursery=nursery,
                 grace=grace,
             )

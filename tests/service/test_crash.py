@@ -8,7 +8,9 @@ arbitrary part of what was not synced.
 
 from __future__ import annotations
 
+import errno
 import random
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from fspoolfs.backends.simulator import SimulatedCrash, SimulatedHost
 from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolType, TrashPolicy
 from fspoolfs.service.facade import Service
-from fspoolfs.service.objects import Pool
+from fspoolfs.service.objects import Item, Pool, TrashEntry
 
 from .conftest import ROOT, Running
 
@@ -110,6 +112,45 @@ async def clone(service: Service, pool: Pool) -> None:
     await service.clones.clone_item(pool, pool.items["web"], "copy", None, ROOT)
 
 
+async def snapshot(service: Service, pool: Pool) -> None:
+    await service.snapshots.take(pool, pool.items["web"], "new")
+
+
+async def rename_snapshot(service: Service, pool: Pool) -> None:
+    await service.snapshots.rename(pool, pool.items["other"], "kept", "renamed")
+
+
+async def delete_snapshot(service: Service, pool: Pool) -> None:
+    await service.snapshots.delete(pool, pool.items["other"], "kept")
+
+
+async def roll_back(service: Service, pool: Pool) -> None:
+    await service.snapshots.roll_back(pool, pool.items["other"], "kept")
+
+
+async def roll_back_and_change(service: Service, pool: Pool) -> None:
+    await service.snapshots.roll_back(pool, pool.items["other"], "kept")
+    await service.items.rename(pool, "other", "shop")
+    await service.trash.delete(pool, "shop")
+
+
+async def clone_snapshot(service: Service, pool: Pool) -> None:
+    await service.clones.clone_item(pool, pool.items["other"], "copy", "kept", ROOT)
+
+
+async def delete_with_snapshots(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "other")
+
+
+async def undelete_with_snapshots(service: Service, pool: Pool) -> None:
+    await service.trash.undelete(pool, "old", "back")
+    await service.snapshots.roll_back(pool, pool.items["back"], "kept")
+
+
+async def purge_with_snapshots(service: Service, pool: Pool) -> None:
+    await service.trash.purge(pool, "old")
+
+
 Operation = Callable[[Service, Pool], Awaitable[None]]
 OPERATIONS: list[Operation] = [
     create,
@@ -124,15 +165,28 @@ OPERATIONS: list[Operation] = [
     undelete,
     purge,
     clone,
+    snapshot,
+    rename_snapshot,
+    delete_snapshot,
+    roll_back,
+    roll_back_and_change,
+    clone_snapshot,
+    delete_with_snapshots,
+    undelete_with_snapshots,
+    purge_with_snapshots,
 ]
+
+
+#: Snapshots by name, without the time that is in some names, with what they hold.
+Kept = frozenset[tuple[str, frozenset[str]]]
 
 
 @dataclass(frozen=True)
 class Seen:
     """All that an outsider can see of a pool: items with their files, and the trash."""
 
-    items: frozenset[tuple[str, str, int, frozenset[str]]]
-    trash: frozenset[tuple[str, frozenset[str]]]
+    items: frozenset[tuple[str, str, int, frozenset[str], Kept]]
+    trash: frozenset[tuple[str, frozenset[str], Kept]]
 
     def items_only(self) -> Seen:
         return replace(self, trash=frozenset())
@@ -140,6 +194,14 @@ class Seen:
 
 def files(machine: SimulatedHost, place: str) -> frozenset[str]:
     return frozenset(MemoryRoot(machine.trees[TARGET], TARGET).names(place))
+
+
+def kept(machine: SimulatedHost, owner: Item | TrashEntry) -> Kept:
+    return frozenset(
+        (re.sub(r"\d{8}-\d{6}", "", one.name), files(machine, layout.snapshot(owner.uuid, one.entry)))
+        for one in owner.snapshots.values()
+        if one.job is None
+    )
 
 
 def look(machine: SimulatedHost, pool: Pool) -> Seen:
@@ -150,11 +212,12 @@ def look(machine: SimulatedHost, pool: Pool) -> Seen:
                 one.state,
                 one.definition.permissions.mode or 0,
                 files(machine, one.definition.location),
+                kept(machine, one),
             )
             for one in pool.items.values()
         ),
         trash=frozenset(
-            (one.name.split("@")[0], files(machine, layout.trashed_data(one.uuid)))
+            (one.name.split("@")[0], files(machine, layout.trashed_data(one.uuid)), kept(machine, one))
             for one in pool.trash.values()
         ),
     )
@@ -173,6 +236,17 @@ def check_nothing_is_left_over(machine: SimulatedHost, pool: Pool) -> None:
     trashed = {place for one in pool.trash.values() for place in (layout.trashed_data(one.uuid), one.record)}
     assert {f"{layout.TRASH}/{name}" for name in root.names(layout.TRASH)} == trashed
     assert root.names(layout.STAGING) == []
+    snapshots = {
+        layout.snapshot(owner.uuid, one.entry)
+        for owner in (*pool.items.values(), *pool.trash.values())
+        for one in owner.snapshots.values()
+    }
+    found = {
+        f"{layout.SNAPSHOTS}/{uuid}/{entry}"
+        for uuid in root.names(layout.SNAPSHOTS)
+        for entry in root.names(f"{layout.SNAPSHOTS}/{uuid}")
+    }
+    assert found == snapshots
 
 
 async def prepare(service: Service, machine: SimulatedHost) -> Pool:
@@ -184,6 +258,9 @@ async def prepare(service: Service, machine: SimulatedHost) -> Pool:
     for name in ("web", "other", "old"):
         await service.items.create(pool, item(name), ROOT, adopt=False)
         root.write(f"{name}/{name}.txt", b"data", replace=False, durable=False)
+    for name in ("other", "old"):
+        await service.snapshots.take(pool, pool.items[name], "kept")
+        root.write(f"{name}/later.txt", b"data", replace=False, durable=False)
     await service.trash.delete(pool, "old")
     root.make_directory("found", mode=0o755)
     root.write("found/found.txt", b"data", replace=False, durable=False)
@@ -258,8 +335,24 @@ async def whole_run(running: Running, operation: Operation) -> tuple[list[Seen],
 async def test_an_operation_happens_whole_or_not_at_all(
     operation: Operation, power: bool, running: Running
 ) -> None:
+    await check_at_every_change(operation, power, running)
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["killed", "power-cut"])
+@pytest.mark.parametrize("operation", [roll_back, roll_back_and_change], ids=lambda one: one.__name__)
+async def test_rolling_back_where_nothing_can_be_exchanged(
+    operation: Operation, power: bool, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(root: MemoryRoot, one: str, other: str) -> None:
+        raise OSError(errno.EINVAL, "not here")
+
+    monkeypatch.setattr(MemoryRoot, "exchange", refuse)
+    await check_at_every_change(operation, power, running)
+
+
+async def check_at_every_change(operation: Operation, power: bool, running: Running) -> None:
     seen, changes = await whole_run(running, operation)
-    assert changes >= 3
+    assert changes >= 2
     for at in range(1, changes + 1):
         for after in (False, True):
             state = f"{at}{after}"
