@@ -123,11 +123,13 @@ class GenericFileSystem:
         """Copy; what is left of a copy that failed or was cancelled is removed by the caller."""
         self._with_parents(target, lambda: self._make_directory(target, mode=_CLOSED), needs=source)
         self._enforce(target, definition)
+        progress.begin(progress.phase or "cloning")
         self._root.copy_tree(source, target, progress, existing=True)
         self._apply(target, definition.permissions)
 
     def snapshot(self, path: str, target: str, progress: Progress) -> None:
         """Copy; nothing limits a snapshot, and where it lies nobody but the daemon can write."""
+        progress.begin("snapshotting")
         self._root.copy_tree(path, target, progress)
 
     def freeze(self, path: str) -> None:

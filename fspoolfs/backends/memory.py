@@ -249,7 +249,7 @@ class MemoryRoot:
         if existing and self.tree.names(target):
             raise failure(errno.ENOTEMPTY, target)
         directories: list[tuple[str, FileInfo]] = []
-        progress.begin("copying", unit="bytes")
+        progress.begin(progress.phase or "copying", unit="bytes", total=self.tree.usage(source).allocation)
         for place, info, content in self.tree.collect(source):
             copy = target + place[len(source) :]
             if content is None:

@@ -52,10 +52,8 @@ class Clones(ItemWork):
         assert definition.origin is not None
         assert definition.uuid is not None
         source = self.find(pool, definition.origin.fs)
-        origin = source.definition.location
-        if definition.origin.snapshot is not None:
-            snapshot = made_snapshot(source, definition.origin.snapshot)
-            origin = layout.snapshot(source.uuid, snapshot.entry)
+        wanted = definition.origin.snapshot
+        snapshot = made_snapshot(source, wanted) if wanted is not None else None
         self._check_may_read(source, caller)
         enter_item(source.name, source.state, ItemVerb.CLONE)
         filesystem = attached.filesystem
@@ -70,6 +68,8 @@ class Clones(ItemWork):
 
         def copy(progress: Progress) -> None:
             filesystem.check(definition)
+            # A rename may have come first.
+            origin = layout.snapshot(source.uuid, snapshot.entry) if snapshot else source.definition.location
             cloner.clone(origin, staging, definition, progress)
             # What was copied is made durable before the definition says that it is there.
             if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):

@@ -140,7 +140,7 @@ class ItemWork:
             raise NotFoundError(f"item {item.name} is no longer in pool {pool.name}")
 
     def check_unread(self, item: Item, verb: str) -> None:
-        """Raise `BusyError` while a job reads what the item holds: it stays where it is."""
+        """Raise `BusyError` while a job reads what the item holds, which must not go away."""
         if item.readers:
             job = item.readers[0]
             raise BusyError(

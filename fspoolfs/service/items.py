@@ -153,7 +153,6 @@ class Items(ItemWork):
             return
         lease = await self.lock(pool, attached, item, new_name)
         try:
-            self.check_unread(item, "rename")
             working = enter_item(item.name, item.state, ItemVerb.RENAME)
             if new_name in attached.items:
                 raise ExistsError(f"item {new_name} exists already in pool {pool.name}")

@@ -72,7 +72,7 @@ class Item:
         self.measured: Measured | None = None
         #: By name. Most items have none and share one that stays empty: see `put_snapshot`.
         self.snapshots: Mapping[str, Snapshot] = _NOTHING
-        #: The jobs that read it; it stays where it is until they have ended.
+        #: The jobs that read what it holds; until they have ended it can be renamed, but not deleted.
         self.readers: list[Job] = []
 
     @property

@@ -75,6 +75,7 @@ def item_info(pool: Pool, item: Item) -> str:
             ("Pool", pool.name),
             ("State", item.state.value),
             ("Problem", item.error.sentence if item.error and item.state in _TROUBLE else ""),
+            ("Job", item.job.line() if item.job is not None and item.job.running else ""),
             ("Path", data_path(pool, item)),
             ("Owner", f"{permissions.owner}:{permissions.group}"),
             ("Mode", f"{permissions.mode or 0:04o}"),

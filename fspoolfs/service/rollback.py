@@ -54,6 +54,7 @@ class RollbackItem(ItemChange):
         filesystem = self.filesystem
         assert isinstance(filesystem, Cloner), "what has snapshots can be cloned"
         cloner: Cloner = filesystem
+        progress.begin("rolling back")
         cloner.clone(snapshot, self._staging, self._definition, progress)
         if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):
             self.root.sync()

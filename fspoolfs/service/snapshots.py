@@ -71,12 +71,13 @@ class Snapshots(ItemWork):
         item.readers.append(job)
         if not snapshotter.instant_snapshots:
             lease.release()  # a copy takes long, and the item can be changed meanwhile
-        location, uuid = item.definition.location, item.uuid
+        uuid = item.uuid
 
         def make(progress: Progress) -> None:
             self._exposure.expose(pool.name, attached)
             target = layout.snapshot(uuid, snapshot.entry)
             make_room(attached.root, target)
+            location = item.definition.location  # a rename may have come first
             if snapshotter.instant_snapshots:
                 snapshotter.snapshot(location, target, progress)
             else:

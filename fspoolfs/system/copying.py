@@ -14,7 +14,7 @@ import stat
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
-from fspoolfs.system import attributes, syscalls, walking
+from fspoolfs.system import attributes, measuring, syscalls, walking
 from fspoolfs.system.hardlinks import HardLinks
 from fspoolfs.system.transfer import Transfer
 from fspoolfs.system.walking import Descent
@@ -49,11 +49,15 @@ def copy_tree(
     shared where the storage can. A user who is not root keeps what he may. A mounted directory is
     copied as an empty one, a mounted file not at all; what vanishes on the way is left out.
 
+    The progress counts bytes, in the phase that was begun before, or "copying".
+
     Raises `OSError` when the source is no directory or `dst_name` exists (with `existing`: holds
     something), `StorageError` for what fails later (EBUSY: directories were moved away under the walk),
     `CancelledError`.
     """
-    progress.begin("copying", unit="bytes")
+    phase = progress.phase or "copying"
+    total = _bytes_in(src_dir_fd, src_name, progress)
+    progress.begin(phase, unit="bytes", total=total)
     with Descent(src_dir_fd, src_name) as source:
         if not existing:
             os.mkdir(dst_name, _UNFINISHED, dir_fd=dst_dir_fd)
@@ -63,6 +67,17 @@ def copy_tree(
                 if os.listdir(target.here.fd):
                     raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), dst_name)
             _Copy(source, target, progress).run()
+
+
+def _bytes_in(dir_fd: int, name: str, progress: Progress) -> int | None:
+    """What is to be copied, for a percentage; `None` where it cannot be counted.
+
+    Looking costs a small part of copying, and finds the same things in memory for it.
+    """
+    try:
+        return measuring.measure(dir_fd, name, progress).allocation
+    except StorageError:
+        return None
 
 
 class _Copy:

@@ -3,7 +3,8 @@
 A `Descent` is a chain of open directories. It never follows a symbolic link and never crosses a
 mount point, bind mounts included; btrfs subvolumes belong to the tree. Depth costs memory only:
 the deepest `OPEN_LEVELS` directories keep their descriptors, those above are reached again through
-".." and recognised by device and inode number. It reads directories and changes nothing.
+".." and recognised by device and inode number. It reads directories and changes nothing, not even when
+they were read last, where it may.
 """
 
 from __future__ import annotations
@@ -128,7 +129,11 @@ class Descent:
 
 
 def _open(dir_fd: int, name: str) -> Place:
-    fd = syscalls.openat2(dir_fd, name, _DIRECTORY, 0, INSIDE)
+    try:
+        fd = syscalls.openat2(dir_fd, name, _DIRECTORY | os.O_NOATIME, 0, INSIDE)
+    except PermissionError:
+        # O_NOATIME is for the owner and for root: open(2).
+        fd = syscalls.openat2(dir_fd, name, _DIRECTORY, 0, INSIDE)
     try:
         return Place(name, fd)
     except OSError:

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -370,7 +371,8 @@ def test_cancelled_copy_leaves_its_source_alone(root: RootDirectory) -> None:
     with pytest.raises(CancelledError):
         root.copy_tree("source", "copy", progress)
     assert len(root.names("source")) == 4
-    root.remove_tree("copy", Progress())
+    with suppress(FileNotFoundError):  # it may not even have begun
+        root.remove_tree("copy", Progress())
     assert root.names("") == ["source"]
 
 

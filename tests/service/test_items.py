@@ -84,7 +84,7 @@ async def test_items_outlive_the_service_exactly_as_they_were(running: Running, 
         (item("new", capacity=1 << 30), errno.EOPNOTSUPP, "no capacity can be enforced"),
         (item("new", limits=(("io.max", "rbps=1"),)), errno.EOPNOTSUPP, "io.max cannot be enforced"),
         (item("new", origin=ItemOrigin(fs="nothing")), errno.ENOENT, "no item nothing"),
-        (item("new", origin=ItemOrigin(fs="web", snapshot="s")), errno.EOPNOTSUPP, "no snapshots"),
+        (item("new", origin=ItemOrigin(fs="web", snapshot="s")), errno.ENOENT, "no snapshot s"),
     ],
     ids=lambda value: value.name[:9] if isinstance(value, ItemDefinition) else None,
 )

@@ -295,16 +295,17 @@ def test_directories_moved_away_under_the_walk_end_it(
     (tmp_path / "elsewhere/secret").touch()
     real = walking.Descent.leave
     moved: list[str] = []
+    progress = Progress()
 
     def leave(self: walking.Descent) -> walking.Place:
-        if not moved:
+        if not moved and progress.phase == "copying":
             moved.append("d")
             os.rename(tmp_path / "source/d/d/d", tmp_path / "elsewhere/d")
         return real(self)
 
     monkeypatch.setattr(walking.Descent, "leave", leave)
     with pytest.raises(StorageError, match="it was moved meanwhile") as caught:
-        copy_tree(here, "source", here, "copy", Progress())
+        copy_tree(here, "source", here, "copy", progress)
     assert caught.value.errno == errno.EBUSY
     assert not list((tmp_path / "copy").rglob("secret"))
 
