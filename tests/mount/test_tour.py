@@ -123,8 +123,9 @@ def test_what_the_tour_says_afterwards_holds(place: Place) -> None:
 fspoolfs mount {SHOWN}
 mkdir {SHOWN}/pools/tank
 echo start > {SHOWN}/pools/tank/status
-[ "$(echo $(ls {SHOWN}/pools/tank/items))" = "shop web" ]
+[ "$(echo $(ls {SHOWN}/pools/tank/items))" = "relaunch shop web" ]
 grep -q hello {SHOWN}/pools/tank/items/shop/data/index.html
+grep -q hello {SHOWN}/pools/tank/items/shop/snapshots/monday/data/index.html
 fspoolfs unmount {SHOWN}
 ```
 """
