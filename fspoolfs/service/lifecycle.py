@@ -210,9 +210,13 @@ class Lifecycle:
         if pool.attached is None:
             return
         path = pool.attached.root.path
-        found = await self._context.in_thread(
-            pool, lambda progress: self._context.finder.uses(path), job.progress
-        )
+        try:
+            found = await self._context.in_thread(
+                pool, lambda progress: self._context.finder.uses(path), job.progress
+            )
+        except FileNotFoundError:
+            # The root was moved away or removed: nothing at its path is in the way of letting it go.
+            return
         if found:
             raise usage.refuse(f"stop pool {pool.name}", found)
 

@@ -160,6 +160,21 @@ def test_a_pool_whose_root_vanished_fails_and_comes_back_with_it(own_tree: Contr
     assert value(item / "status") == "ready"
 
 
+def test_a_pool_whose_root_vanished_can_be_stopped(own_tree: ControlTree, pool: Path) -> None:
+    own_tree.daemon.expect_log(pool.name)
+    own_tree.new_item(pool)
+    real = Path(os.readlink(pool / "root"))
+    aside = real.with_name("aside")
+    real.rename(aside)
+    with refused(errno.ESTALE):
+        request(pool / "status", "refresh")
+    request(pool / "status", "stop")  # as the sentence in last_error says
+    assert value(pool / "status") == "inactive"
+    aside.rename(real)
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == ["web"]
+
+
 def test_a_pool_whose_root_is_missing_at_the_daemons_start_has_failed(
     own_tree: ControlTree, pool: Path
 ) -> None:
