@@ -158,6 +158,8 @@ class Lifecycle:
             except BaseException as error:
                 pool.error = _as_refusal(verb, pool, error)
                 lost = before is PoolState.ACTIVE and pool.attached is None
+                if lost or failed is PoolState.FAILED:
+                    pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
                 self._context.suspect(pool)
                 raise

@@ -37,6 +37,12 @@ def bystander(own_tree: ControlTree) -> Iterator[Path]:
     assert own_tree.daemon.is_running
 
 
+def problem(directory: Path) -> str:
+    """The reason that `info` gives for the state of a pool or item."""
+    lines = (directory / "info").read_text().splitlines()
+    return next((line for line in lines if line.startswith("Problem:")), "")
+
+
 def restarted(pool: Path) -> None:
     request(pool / "status", "stop")
     request(pool / "status", "start")
@@ -60,10 +66,10 @@ def test_an_item_whose_definition_is_corrupt_has_failed_and_says_why(
     assert value(pool / "status") == "active"
     assert value(bad / "status") == "failed"
     assert "bad.xml" in last_error(bad)
-    assert "Problem:" in (bad / "info").read_text()
     assert value(good / "status") == "ready"
     with refused(errno.EBUSY):
         request(bad / "status", "clone copy")
+    assert "bad.xml" in problem(bad), "what it refuses meanwhile takes the place of no reason"
     good.rename(pool / "items" / "still-good")
     assert (Path(os.readlink(pool / "root")) / "bad" / "file").read_text() == "kept"
 
@@ -153,6 +159,9 @@ def test_a_pool_whose_root_vanished_fails_and_comes_back_with_it(own_tree: Contr
         request(pool / "status", "refresh")
     eventually(lambda: value(pool / "status") == "failed", what="the pool has failed", timeout=5)
     assert str(real) in last_error(pool)
+    with refused(errno.ENOMEDIUM):
+        (pool / "items" / "another").mkdir()
+    assert str(real) in problem(pool)
     with refused(errno.ENOENT):
         request(pool / "status", "start")
     aside.rename(real)
