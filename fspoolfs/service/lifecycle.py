@@ -12,6 +12,7 @@ from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
+from fspoolfs.progress import Progress
 from fspoolfs.service import opening, refreshing, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.companion import Companion
@@ -54,6 +55,8 @@ class Lifecycle:
 
         async def work(job: Job) -> None:
             await self._build(pool, job, mode)
+            if mode is BuildMode.OVERWRITE:
+                await trio.to_thread.run_sync(self._store.forget_start, pool.name)
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
@@ -101,6 +104,7 @@ class Lifecycle:
                 except FspoolError:
                     self._store.end_deletion(pool.name)  # refused, nothing was touched
                     raise
+                self._store.forget_start(pool.name)
                 self._store.end_deletion(pool.name)
 
             await self._context.in_thread(pool, lambda progress: remove(), job.progress)
@@ -186,21 +190,26 @@ class Lifecycle:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
-        opened = await self._context.in_thread(
-            pool,
-            lambda progress: opening.open_pool(definition, self._registry, token, progress),
-            job.progress,
-        )
+
+        def open_known(progress: Progress) -> opening.Opened:
+            known = self._store.was_started(pool.name, pool.target)
+            return opening.open_pool(definition, self._registry, token, progress, known=known)
+
+        opened = await self._context.in_thread(pool, open_known, job.progress)
         pool.attached = opened.attached
         pool.space = opened.space
         for item in opened.items:
             opened.attached.put(item)
         opened.attached.trash.update(opened.trash)
-        await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
+        await trio.to_thread.run_sync(self._remember_start, pool)
         if opened.rubbish:
             opened.attached.rubbish.set()
         if opened.parsed > MANY:
             self._companion.save_index_soon(pool, opened.attached)
+
+    def _remember_start(self, pool: Pool) -> None:
+        self._store.remember_start(pool.name, pool.target)
+        self._store.set_active(pool.name, active=True)
 
     # -- stop -------------------------------------------------------------------------------------
 

@@ -184,6 +184,40 @@ def test_a_pool_whose_root_vanished_can_be_stopped(own_tree: ControlTree, pool: 
     assert os.listdir(pool / "items") == ["web"]
 
 
+@needs_program("mount")
+def test_a_pool_whose_file_system_is_not_mounted_does_not_start_empty(own_tree: ControlTree) -> None:
+    """Else its items would seem lost, and new ones would come to lie on the disk below."""
+    place = own_tree.daemon.storage / "place"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", place)
+    pool = own_tree.defined_pool(f"<target><path>{place}</path></target>")
+    own_tree.daemon.expect_log(pool.name)
+    request(pool / "status", "start")
+    own_tree.new_item(pool)
+    request(pool / "autostart", "1")
+    request(pool / "status", "stop")
+    aside = own_tree.daemon.storage / "aside"
+    aside.mkdir()
+    run("mount", "--move", place, aside)
+
+    with refused(errno.ENOENT):
+        request(pool / "status", "start build")
+    assert "mount what belongs there" in problem(pool)
+    own_tree.daemon.stop()
+    own_tree.daemon.start()
+    eventually(lambda: value(pool / "status") == "failed", what="the pool has failed")
+    assert os.listdir(place) == []
+
+    run("mount", "--move", aside, place)
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == ["web"]
+    request(pool / "status", "stop")
+    run("umount", place)
+    request(pool / "status", "build overwrite")  # to begin anew has to be said
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == []
+
+
 def test_a_pool_whose_root_is_missing_at_the_daemons_start_has_failed(
     own_tree: ControlTree, pool: Path
 ) -> None:
