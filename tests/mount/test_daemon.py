@@ -291,6 +291,11 @@ def test_a_grace_time_of_nothing_is_refused(background: Background) -> None:
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["mount", "unmount"])
+def test_help_names_the_default_mount_point(command: str) -> None:
+    assert "default: /run/fspool" in fspoolfs(command, "--help").stdout
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["mount", "--help"], ["--version"]])
 def test_help_goes_to_stdout(arguments: list[str]) -> None:
     result = fspoolfs(*arguments)
