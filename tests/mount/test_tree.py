@@ -252,6 +252,14 @@ def test_an_item_gets_no_bad_name_by_a_rename_or_a_clone(some_pool: Path, item: 
     assert item.exists()
 
 
+@pytest.mark.parametrize("name", [b"new\nline", b"tab\t", b"caf\xe9"])
+def test_a_sentence_about_a_bad_name_is_one_line_of_text(some_pool: Path, name: bytes) -> None:
+    with refused(errno.EPERM):
+        os.symlink("anywhere", os.fsencode(some_pool) + b"/items/" + name)
+    assert "symlink" in last_error(some_pool)
+    assert last_error(some_pool).isprintable()
+
+
 @pytest.mark.parametrize("where", ["pools", "items"])
 @pytest.mark.parametrize("length", [256, 1000, 3900])
 def test_a_name_longer_than_any_file_system_has_is_refused(
