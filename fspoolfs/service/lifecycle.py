@@ -293,6 +293,7 @@ class Lifecycle:
         except FspoolError as error:
             if error.errno != errno.EINPROGRESS:
                 log.error("%s", error)
+                pool.error = error  # of a verb that was refused before it became a job, too
 
     async def close_all(self) -> None:
         """Before the daemon ends: leave every active pool synced, and attached as it is."""

@@ -24,7 +24,7 @@ from fspoolfs.errors import (
     NotEmptyError,
     NotFoundError,
 )
-from fspoolfs.model.definitions import Permissions, TrashPolicy
+from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, PoolType, TrashPolicy
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
 
@@ -294,6 +294,18 @@ async def test_autostart_of_a_pool_that_cannot_start_fails_it_alone(
     async with running() as service:
         assert (await running_pool(service, "good")).state == "active"
         assert (await running_pool(service, "bad")).state == "failed"
+
+
+async def test_autostart_of_a_pool_that_nothing_here_can_serve_says_so(running: Running) -> None:
+    source = PoolSource(pool="images", volume="v")
+    async with running() as service:
+        wanted = PoolDefinition(name="disk", type=PoolType.VOLUME, source=source, target="/disk")
+        pool = await service.pools.define(wanted, ROOT)
+        await service.pools.set_autostart(pool, ROOT, autostart=True)
+    async with running() as service:
+        pool = service.pools.find("disk")
+        await until(service, lambda: pool.error is not None, what="the pool says why")
+        assert "no backend" in str(pool.error)
 
 
 async def test_a_pool_in_the_host_s_hands_is_the_same_on_another(
