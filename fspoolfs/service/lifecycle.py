@@ -208,6 +208,8 @@ class Lifecycle:
             self._companion.save_index_soon(pool, opened.attached)
 
     def _remember_start(self, pool: Pool) -> None:
+        # Who starts a pool no longer wants the deletion of it that has failed.
+        self._store.end_deletion(pool.name)
         self._store.remember_start(pool.name, pool.target)
         self._store.set_active(pool.name, active=True)
 

@@ -97,7 +97,7 @@ class Store:
         """Forget the pool: its definition first, so that what a crash leaves means nothing."""
         _remove(self._pools / f"{name}{_SUFFIX}")
         _remove(self._pending / f"{name}{_SUFFIX}")
-        for markers in (self._autostart, self._active, self._started):
+        for markers in (self._autostart, self._active, self._started, self._deleting):
             _remove(markers / name)
 
     def autostarted(self) -> frozenset[str]:

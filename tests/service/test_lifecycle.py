@@ -23,6 +23,7 @@ from fspoolfs.errors import (
     InProgressError,
     NotEmptyError,
     NotFoundError,
+    StorageError,
 )
 from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, PoolType, TrashPolicy
 from fspoolfs.service.facade import Service
@@ -306,6 +307,22 @@ async def test_autostart_of_a_pool_that_nothing_here_can_serve_says_so(running: 
         pool = service.pools.find("disk")
         await until(service, lambda: pool.error is not None, what="the pool says why")
         assert "no backend" in str(pool.error)
+
+
+async def test_a_pool_that_was_started_is_not_deleted_by_the_next_daemon(
+    running: Running, host: SimulatedHost
+) -> None:
+    """A deletion that had failed in its midst would be taken up again."""
+    async with running() as service:
+        pool = await active_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        host.faults.fail("delete", errno.EIO)
+        with pytest.raises(StorageError):
+            await service.lifecycle.delete(pool, ROOT)
+        await service.lifecycle.start(pool, ROOT)
+    async with running() as service:
+        assert (await running_pool(service)).state == "active"
+        assert place("tank") in host.trees
 
 
 async def test_a_pool_in_the_host_s_hands_is_the_same_on_another(
