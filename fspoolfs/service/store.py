@@ -51,6 +51,9 @@ class Store:
         unreadable: dict[str, FspoolError] = {}
         for path in sorted(self._pools.iterdir()):
             name = path.name.removesuffix(_SUFFIX)
+            if name == path.name:
+                log.warning("%s is no definition of a pool and is left alone", path)
+                continue
             try:
                 definitions.append(self._read(path, name))
             except FspoolError as error:

@@ -111,6 +111,16 @@ def test_a_pool_whose_definition_is_corrupt_has_failed_and_says_why(
     assert value(item / "status") == "ready"
 
 
+def test_a_file_that_defines_no_pool_is_left_alone(own_tree: ControlTree, pool: Path) -> None:
+    own_tree.daemon.stop()
+    stray = own_tree.daemon.state / "pools" / f"{pool.name}.xml.orig"
+    stray.write_text("junk")
+    own_tree.daemon.start()
+    assert not [name for name in os.listdir(own_tree.pools) if "orig" in name]
+    assert stray.read_text() == "junk"
+    assert f"{stray} is no definition of a pool" in own_tree.daemon.log
+
+
 def test_a_corrupt_pool_is_mended_by_defining_it(own_tree: ControlTree, pool: Path) -> None:
     own_tree.daemon.expect_log(pool.name)
     uuid = value(own_tree.new_item(pool) / "uuid")
