@@ -104,7 +104,11 @@ async def _serve_mounted(
     try:
         pyfuse3.init(operations, str(config.mountpoint), options)
     except RuntimeError as error:
-        raise FspoolError(f"{config.mountpoint} could not be mounted: {error}") from error
+        hint = ""
+        if config.allow_other and os.geteuid() != 0:
+            # fusermount3 says so on stderr, which a daemon in the background has not got.
+            hint = "; --allow-other is for users only where /etc/fuse.conf says user_allow_other"
+        raise FspoolError(f"{config.mountpoint} could not be mounted: {error}{hint}") from error
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)

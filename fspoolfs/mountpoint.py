@@ -14,8 +14,16 @@ SUBTYPE = "fspoolfs"
 _TYPE = f"fuse.{SUBTYPE}"
 
 
+def resolved(path: Path) -> Path:
+    """`path` as the kernel's table of mounts has it, without symbolic links: /var/run is /run."""
+    return Path(os.path.realpath(path))
+
+
 def prepare(path: Path) -> None:
-    """Make the directory, clear what a killed daemon left there, refuse what is in use or full."""
+    """Make the directory, clear what a killed daemon left there, refuse what is in use or full.
+
+    `path` is a resolved one.
+    """
     found = mounts.mount_at(str(path))
     while found is not None:
         if found.fs_type != _TYPE or not mounts.is_stale_fuse(str(path)):
@@ -39,6 +47,7 @@ def unmount(path: Path) -> None:
 
     Raises `InvalidError` when none is mounted there, `BusyError` when it is in use.
     """
+    path = resolved(path)
     found = mounts.mount_at(str(path))
     if found is None or found.fs_type != _TYPE:
         raise InvalidError(f"{path}: no control tree of fspoolfs is mounted there")

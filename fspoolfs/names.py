@@ -32,6 +32,11 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
 
 
+def one_line(text: str) -> str:
+    """`text` with everything escaped that no name may hold: a line of a log, a value of one line."""
+    return _UNFIT.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
 def check_characters(text: str, what: str) -> str:
     """`text` itself, when no character of it is unfit for a name, a log line or a document.
 

@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fspoolfs {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     mount = commands.add_parser("mount", help="start a daemon that serves the control tree")
-    mount.add_argument("mountpoint", nargs="?", type=_absolute, help="default: %(default)s")
+    where = f"default: {config.defaults().mountpoint}"
+    mount.add_argument("mountpoint", nargs="?", type=_absolute, help=where)
     mount.add_argument("--state-dir", type=_absolute, metavar="DIR", help="what the host remembers of pools")
     mount.add_argument(
         "--storage-dir", type=_absolute, metavar="DIR", help="where pools lie that name no target"
@@ -54,9 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--log-level", choices=config.LOG_LEVELS)
     mount.add_argument("--log-file", type=_absolute, metavar="FILE")
     mount.add_argument("--sim", action="store_true", help="simulate storage in memory, touching no disk")
-    mount.set_defaults(mountpoint=None)
     unmount = commands.add_parser("unmount", help="unmount a control tree; its daemon ends")
-    unmount.add_argument("mountpoint", nargs="?", type=_absolute)
+    unmount.add_argument("mountpoint", nargs="?", type=_absolute, help=where)
     return parser
 
 

@@ -29,6 +29,7 @@ def start(config: Config) -> int:
 
     Raises `FspoolError` with why not.
     """
+    config = replace(config, mountpoint=mountpoint.resolved(config.mountpoint))
     if config.foreground:
         with _state(config) as settled:
             log.configure(config.log_level, config.log_file)

@@ -61,7 +61,7 @@ class Refusal(enum.Enum):
     NOT_ACTIVE = "it is not active; start it first"
     ALREADY = "it is that already"
     NO_DATA = "its directory is missing; put it back and refresh the pool, or delete the item"
-    BROKEN = "it has failed; last_error says why"
+    BROKEN = "it has failed; info says why"
 
 
 _P = PoolState

@@ -46,7 +46,7 @@ class Editing:
 
     def create(self, directory: Directory, name: str, *, mode: int, uid: int, gid: int) -> ScratchFile:
         if not directory.scratch:
-            raise ImmutableError(f"{directory.path}/{name}: no file can be made here")
+            raise ImmutableError(f"{directory.path_of(name)}: no file can be made here")
         file = self._space.create(directory.number, name, mode=mode, uid=uid, gid=gid)
         self._inodes.remember_scratch(directory, file)
         return file
@@ -59,7 +59,7 @@ class Editing:
         if name not in directory.names():
             raise NotFoundError(f"{directory.path}: there is no {name}")
         if not directory.scratch or name != DOCUMENT:
-            raise ImmutableError(f"{directory.path}/{name} cannot be removed")
+            raise ImmutableError(f"{directory.path_of(name)} cannot be removed")
         self._space.take_away(directory.number)
 
     async def rename(self, source: Directory, old: str, target: Directory, new: str, caller: Caller) -> None:

@@ -37,11 +37,11 @@ class Guard:
         *,
         what: str = "",
     ) -> T:
-        """Do `work` for `uid` in `directory`; `what` is what was written, for the log.
+        """Do `work` for `uid` in `directory`; `what` says more for the log.
 
         Raises `FUSEError` and nothing else but cancellation.
         """
-        path = f"{directory.path.rstrip('/')}/{name}" if name else directory.path
+        path = directory.path_of(name) if name else directory.path
         start = trio.current_time()
         try:
             if directory.bounded:

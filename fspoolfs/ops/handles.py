@@ -39,7 +39,7 @@ class Handle:
     async def write(self, offset: int, data: bytes) -> None:
         """One write is one request."""
         if self.file.store is None:
-            raise ImmutableError(f"{self.directory.path}/{self.file.name} is read-only")
+            raise ImmutableError(f"{self.directory.path_of(self.file.name)} is read-only")
         await self.file.store(self.directory, data, self.caller)
 
     def flush(self) -> None:

@@ -171,7 +171,7 @@ class Operations(pyfuse3.Operations):
         self, directory: Directory, file: File[Directory], flags: int, ctx: RequestContext
     ) -> Handle:
         if flags & os.O_ACCMODE != os.O_RDONLY and file.store is None:
-            path = f"{directory.path}/{file.name}"
+            path = directory.path_of(file.name)
             raise self._guard.refusal(
                 "open", directory, path, ctx.uid, ImmutableError(f"{path} is read-only")
             )
@@ -208,7 +208,7 @@ class Operations(pyfuse3.Operations):
             handle.flush()
         except FspoolError as error:
             if isinstance(handle, Handle):
-                path = f"{handle.directory.path}/{handle.file.name}"
+                path = handle.directory.path_of(handle.file.name)
                 raise self._guard.refusal(
                     "flush", handle.directory, path, handle.caller.uid, error
                 ) from error
@@ -293,7 +293,7 @@ class Operations(pyfuse3.Operations):
             else:
                 await source.rename(old, target, new, caller)
 
-        await self._guard.run("rename", source, old, ctx.uid, work)
+        await self._guard.run("rename", source, old, ctx.uid, work, what=f" to {target.path_of(new)}")
 
     async def setattr(
         self,
@@ -334,7 +334,7 @@ class Operations(pyfuse3.Operations):
         if isinstance(row, File) and row.style is Style.DOCUMENT:
             return
         if fields.update_mode or fields.update_uid or fields.update_gid:
-            path = f"{directory.path}/{name}"
+            path = directory.path_of(name)
             error = ImmutableError(f"{path}: owner and mode of control files cannot be set")
             raise self._guard.refusal("setattr", directory, path, ctx.uid, error)
 
@@ -357,7 +357,7 @@ class Operations(pyfuse3.Operations):
 
     def _refuse(self, verb: str, parent: InodeT, name: FileNameT, ctx: RequestContext) -> FUSEError:
         directory = self.inodes.directory(parent)
-        path = f"{directory.path}/{decode(name)}"
+        path = directory.path_of(decode(name))
         error = ImmutableError(f"{path}: {verb} is not done in the control tree")
         return self._guard.refusal(verb, directory, path, ctx.uid, error)
 

@@ -82,7 +82,7 @@ def _parse_item(root: RootDirectory, name: str, info: FileInfo) -> Item | None:
         )
         log.error("item %s: %s", name, refusal)
         item = Item(ItemDefinition(name=name, uuid=uuid4()), ItemState.FAILED, changed=changed)
-        item.error = refusal
+        item.error = item.problem = refusal
         return item
 
 
@@ -108,18 +108,18 @@ def _observe(root: RootDirectory, item: Item, there: Set[str]) -> None:
         is_directory = stat.S_ISDIR(root.stat(location).mode)
     except (FileNotFoundError, NotADirectoryError):
         item.state = ItemState.MISSING
-        item.error = FspoolError(
+        item.error = item.problem = FspoolError(
             f"the directory /{location} of item {item.name} is missing; put it back and refresh the pool, or "
             "delete the item"
         )
         return
     except OSError as error:
         item.state = ItemState.FAILED
-        item.error = StorageError.from_os(f"look at the directory of item {item.name}", error)
+        item.error = item.problem = StorageError.from_os(f"look at the directory of item {item.name}", error)
         return
     if not is_directory:
         item.state = ItemState.FAILED
-        item.error = FspoolError(
+        item.error = item.problem = FspoolError(
             f"/{location} in the pool should be the directory of item {item.name}, but is not a directory"
         )
 

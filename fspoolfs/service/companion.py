@@ -44,7 +44,9 @@ class Companion:
             except Exception as error:
                 # One pool's trouble, foreseen or not, ends neither the daemon nor the others.
                 log.exception("pool %s: the work beside it ended", pool.name)
-                pool.error = FspoolError(f"pool {pool.name}: not foreseen: {error!r}; start it again")
+                pool.error = pool.problem = FspoolError(
+                    f"pool {pool.name}: not foreseen: {error!r}; start it again"
+                )
                 self._context.set_state(pool, PoolState.FAILED)
 
         self._nursery.start_soon(accompany)
@@ -88,7 +90,7 @@ class Companion:
         trouble = trouble or attached.committer.broken
         if trouble is not None and pool.attached is attached and pool.state is PoolState.ACTIVE:
             log.error("pool %s has failed: %s", pool.name, trouble)
-            pool.error = trouble
+            pool.error = pool.problem = trouble
             self._context.set_state(pool, PoolState.FAILED)
 
     async def save_index(self, pool: Pool, attached: Attached) -> None:

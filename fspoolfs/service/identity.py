@@ -14,7 +14,7 @@ from lxml import etree
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import Source
-from fspoolfs.errors import CorruptError, ExistsError, FspoolError, UnsupportedError
+from fspoolfs.errors import CorruptError, ExistsError, FspoolError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.progress import Progress
 
@@ -70,12 +70,19 @@ def _decode(data: bytes, where: str) -> Identity:
     return identity
 
 
-def claim(root: RootDirectory, wanted: Identity) -> None:
+def claim(root: RootDirectory, wanted: Identity, *, known: bool = False) -> None:
     """Make `root` the pool's own, or check that it is.
 
-    Raises `ExistsError` when it carries another pool.
+    Raises `ExistsError` when it carries another pool, `NotFoundError` when it carries none although
+    the pool is `known` to have been there: what is seen then is most likely the empty directory on
+    which the pool's file system was not mounted, and no item may come to lie in that.
     """
     found = read(root)
+    if found is None and known:
+        raise NotFoundError(
+            f"{root.path} does not carry pool {wanted.name} any more; mount what belongs there and start "
+            "the pool again, or begin with an empty pool by `build overwrite`"
+        )
     if found is not None and found.uuid != wanted.uuid:
         raise ExistsError(
             f"{root.path} carries pool {found.name} with uuid {found.uuid}, not {wanted.name} with uuid "

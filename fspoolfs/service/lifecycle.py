@@ -12,6 +12,7 @@ from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
+from fspoolfs.progress import Progress
 from fspoolfs.service import opening, refreshing, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.companion import Companion
@@ -57,6 +58,8 @@ class Lifecycle:
 
         async def work(job: Job) -> None:
             await self._build(pool, job, mode)
+            if mode is BuildMode.OVERWRITE:
+                await trio.to_thread.run_sync(self._store.forget_start, pool.name)
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
@@ -104,6 +107,7 @@ class Lifecycle:
                 except FspoolError:
                     self._store.end_deletion(pool.name)  # refused, nothing was touched
                     raise
+                self._store.forget_start(pool.name)
                 self._store.end_deletion(pool.name)
 
             await self._context.in_thread(pool, lambda progress: remove(), job.progress)
@@ -161,6 +165,8 @@ class Lifecycle:
             except BaseException as error:
                 pool.error = _as_refusal(verb, pool, error)
                 lost = before is PoolState.ACTIVE and pool.attached is None
+                if lost or failed is PoolState.FAILED:
+                    pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
                 self._context.suspect(pool)
                 raise
@@ -187,11 +193,12 @@ class Lifecycle:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
-        opened = await self._context.in_thread(
-            pool,
-            lambda progress: opening.open_pool(definition, self._registry, token, progress),
-            job.progress,
-        )
+
+        def open_known(progress: Progress) -> opening.Opened:
+            known = self._store.was_started(pool.name, pool.target)
+            return opening.open_pool(definition, self._registry, token, progress, known=known)
+
+        opened = await self._context.in_thread(pool, open_known, job.progress)
         pool.attached = opened.attached
         pool.space = opened.space
         for item in opened.items:
@@ -201,11 +208,17 @@ class Lifecycle:
             await self._context.in_thread(
                 pool, lambda progress: self._exposure.expose(pool.name, opened.attached), job.progress
             )
-        await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=True))
+        await trio.to_thread.run_sync(self._remember_start, pool)
         if opened.rubbish:
             opened.attached.rubbish.set()
         if opened.parsed > MANY:
             self._companion.save_index_soon(pool, opened.attached)
+
+    def _remember_start(self, pool: Pool) -> None:
+        # Who starts a pool no longer wants the deletion of it that has failed.
+        self._store.end_deletion(pool.name)
+        self._store.remember_start(pool.name, pool.target)
+        self._store.set_active(pool.name, active=True)
 
     # -- stop -------------------------------------------------------------------------------------
 
@@ -217,9 +230,13 @@ class Lifecycle:
         if pool.attached is None:
             return
         path = pool.attached.root.path
-        found = await self._context.in_thread(
-            pool, lambda progress: self._context.finder.uses(path), job.progress
-        )
+        try:
+            found = await self._context.in_thread(
+                pool, lambda progress: self._context.finder.uses(path), job.progress
+            )
+        except FileNotFoundError:
+            # The root was moved away or removed: nothing at its path is in the way of letting it go.
+            return
         if found := usage.of_pool(found):
             raise usage.refuse(f"stop pool {pool.name}", found)
 
@@ -286,6 +303,7 @@ class Lifecycle:
         except FspoolError as error:
             if error.errno != errno.EINPROGRESS:
                 log.error("%s", error)
+                pool.error = error  # of a verb that was refused before it became a job, too
 
     async def close_all(self) -> None:
         """Before the daemon ends: leave every active pool synced, and attached as it is."""

@@ -48,7 +48,11 @@ class Measured:
 
 
 class Item:
-    """One item. `number` is its identity in the control tree, `changed` a time for stat(2)."""
+    """One item. `number` is its identity in the control tree, `changed` a time for stat(2).
+
+    `error` is the last failed request, `problem` why it is missing or has failed: asking for
+    something that such an item refuses does not make the reason forgotten.
+    """
 
     __slots__ = (
         "changed",
@@ -57,6 +61,7 @@ class Item:
         "job",
         "measured",
         "number",
+        "problem",
         "readers",
         "snapshots",
         "state",
@@ -68,6 +73,7 @@ class Item:
         self.changed = changed
         self.number = new_number()
         self.error: FspoolError | None = None
+        self.problem: FspoolError | None = None
         self.job: Job | None = None
         self.measured: Measured | None = None
         #: By name. Most items have none and share one that stays empty: see `put_snapshot`.
@@ -219,7 +225,10 @@ class Attached:
 
 
 class Pool:
-    """One pool. `pending` is the definition that the next start brings into force."""
+    """One pool. `pending` is the definition that the next start brings into force.
+
+    `error` is the last failed request, `problem` why it has failed.
+    """
 
     def __init__(self, definition: PoolDefinition, *, autostart: bool = False) -> None:
         self.definition = definition
@@ -227,6 +236,7 @@ class Pool:
         self.autostart = autostart
         self.state = PoolState.INACTIVE
         self.error: FspoolError | None = None
+        self.problem: FspoolError | None = None
         #: Why its stored definition cannot be read; nothing but a new definition helps.
         self.unreadable: FspoolError | None = None
         #: What no other pool may share: see `Source.identity`; and the real path of its target.

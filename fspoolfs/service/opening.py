@@ -42,10 +42,13 @@ def open_pool(
     registry: Registry,
     token: trio.lowlevel.TrioToken,
     progress: Progress,
+    *,
+    known: bool = False,
 ) -> Opened:
     """Attach the root, make sure that it is this pool's, finish or undo what was interrupted.
 
-    Leaves nothing attached when it fails. Raises `FspoolError` or `OSError`.
+    A pool that is `known` to have been active there is never made anew. Leaves nothing attached when
+    it fails. Raises `FspoolError` or `OSError`.
     """
     assert definition.uuid is not None
     source = registry.source_for(definition)
@@ -54,7 +57,8 @@ def open_pool(
     root = source.attach(definition, progress)
     try:
         source.verify(definition, root)
-        identity.claim(root, identity.Identity(uuid=definition.uuid, name=definition.name))
+        wanted = identity.Identity(uuid=definition.uuid, name=definition.name)
+        identity.claim(root, wanted, known=known)
         _discard_temporary(root)
         filesystem = registry.filesystem_at(root)
         progress.begin("recovering")

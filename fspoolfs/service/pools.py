@@ -85,7 +85,8 @@ class Pools:
                 name=name, type=PoolType.DIR, uuid=uuid4(), target=self._default_target(name)
             )
             pool = Pool(stub, autostart=False)
-            pool.state, pool.error, pool.unreadable = PoolState.FAILED, error, error
+            pool.state = PoolState.FAILED
+            pool.error = pool.problem = pool.unreadable = error
             self._by_name[name] = pool
 
     async def _load_rest(self, pool: Pool) -> None:

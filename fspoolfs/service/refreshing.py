@@ -33,7 +33,8 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
             )
         elif now.definition != item.definition or now.state is not item.state:
             attached.drop(item)
-            item.definition, item.state, item.error = now.definition, now.state, now.error
+            item.definition, item.state = now.definition, now.state
+            item.error, item.problem = now.error, now.problem
             attached.put(item)
             context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
     for name, item in seen.items():

@@ -11,7 +11,7 @@ from fspoolfs.model.infos import Feature, SpaceInfo
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
 
-#: The states in which an item's error is why it is in that state.
+#: The states in which an item has a problem.
 _TROUBLE = (ItemState.FAILED, ItemState.MISSING)
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -47,7 +47,7 @@ def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
             ("UUID", str(pool.uuid)),
             ("Type", definition.type.value),
             ("State", pool.state.value),
-            ("Problem", pool.error.sentence if pool.error and pool.state is PoolState.FAILED else ""),
+            ("Problem", pool.problem.sentence if pool.problem and pool.state is PoolState.FAILED else ""),
             ("Autostart", "yes" if pool.autostart else "no"),
             ("Pending", "a new definition waits for the next start, see pending.xml" if pool.pending else ""),
             ("Target", pool.target),
@@ -74,7 +74,7 @@ def item_info(pool: Pool, item: Item) -> str:
             ("UUID", str(item.uuid)),
             ("Pool", pool.name),
             ("State", item.state.value),
-            ("Problem", item.error.sentence if item.error and item.state in _TROUBLE else ""),
+            ("Problem", item.problem.sentence if item.problem and item.state in _TROUBLE else ""),
             ("Job", item.job.line() if item.job is not None and item.job.running else ""),
             ("Path", data_path(pool, item)),
             ("Owner", f"{permissions.owner}:{permissions.group}"),

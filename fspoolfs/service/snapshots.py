@@ -221,6 +221,7 @@ class Snapshots(ItemWork):
                 item.state, item.error = before, as_refusal(error)
                 return
             item.state, item.error, item.measured = ItemState.READY, None, None
+            item.problem = None
             if before is not ItemState.MISSING:
                 item.put_snapshot(kept)
                 self._tell(pool, item, kept, "snapshot-created")

@@ -1,6 +1,6 @@
 """The host's own memory of pools: STATE/pools/NAME.xml, and markers beside them.
 
-A marker is a file called like the pool in one of `autostart/`, `active/` and `deleting/`.
+A marker is a file called like the pool in one of `autostart/`, `active/`, `started/` and `deleting/`.
 
 Small files, each written whole and synced. Methods block; they are called from worker threads.
 """
@@ -33,11 +33,13 @@ class Store:
         self._pending = state / "pending"
         self._autostart = state / "autostart"
         self._active = state / "active"
+        self._started = state / "started"
         self._deleting = state / "deleting"
 
     def prepare(self) -> None:
         """Make the directories, and remove the temporary files of writes that were interrupted."""
-        for directory in (self._pools, self._pending, self._autostart, self._active, self._deleting):
+        markers = (self._autostart, self._active, self._started, self._deleting)
+        for directory in (self._pools, self._pending, *markers):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in directory.iterdir():
                 if path.name.startswith("."):
@@ -49,6 +51,9 @@ class Store:
         unreadable: dict[str, FspoolError] = {}
         for path in sorted(self._pools.iterdir()):
             name = path.name.removesuffix(_SUFFIX)
+            if name == path.name:
+                log.warning("%s is no definition of a pool and is left alone", path)
+                continue
             try:
                 definitions.append(self._read(path, name))
             except FspoolError as error:
@@ -60,7 +65,7 @@ class Store:
 
     def _forget_all_but(self, defined: Set[str]) -> None:
         """Remove what a crash left of pools that were being forgotten: a new pool is not to inherit it."""
-        for directory in (self._pending, self._autostart, self._active):
+        for directory in (self._pending, self._autostart, self._active, self._started):
             for path in directory.iterdir():
                 name = path.name.removesuffix(_SUFFIX) if directory == self._pending else path.name
                 if name not in defined:
@@ -95,8 +100,8 @@ class Store:
         """Forget the pool: its definition first, so that what a crash leaves means nothing."""
         _remove(self._pools / f"{name}{_SUFFIX}")
         _remove(self._pending / f"{name}{_SUFFIX}")
-        _remove(self._autostart / name)
-        _remove(self._active / name)
+        for markers in (self._autostart, self._active, self._started, self._deleting):
+            _remove(markers / name)
 
     def autostarted(self) -> frozenset[str]:
         return frozenset(path.name for path in self._autostart.iterdir())
@@ -113,6 +118,18 @@ class Store:
             atomic.write_file(str(self._active / name), _boot_id())
         else:
             _remove(self._active / name)
+
+    def was_started(self, name: str, target: str) -> bool:
+        """Whether pool `name` has been active at `target`: the root there must carry it then."""
+        path = self._started / name
+        return path.exists() and path.read_bytes() == target.encode()
+
+    def remember_start(self, name: str, target: str) -> None:
+        if not self.was_started(name, target):
+            atomic.write_file(str(self._started / name), target.encode())
+
+    def forget_start(self, name: str) -> None:
+        _remove(self._started / name)
 
     def left_active(self) -> frozenset[str]:
         """The pools that a daemon before this one left active, since the host was booted."""

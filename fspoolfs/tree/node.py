@@ -127,6 +127,10 @@ class Directory(ABC):
     def path(self) -> str:
         """The place in the control tree, for error sentences and the log."""
 
+    def path_of(self, name: str) -> str:
+        """The place of what is called `name` in here."""
+        return f"{self.path.rstrip('/')}/{name}"
+
     @property
     @abstractmethod
     def parent(self) -> Directory:
@@ -182,10 +186,10 @@ class Directory(ABC):
         raise ImmutableError(f"{self.path}: no directory can be made here")
 
     async def remove(self, name: str, caller: Caller) -> None:
-        raise ImmutableError(f"{self.path}/{name} cannot be removed")
+        raise ImmutableError(f"{self.path_of(name)} cannot be removed")
 
     async def rename(self, name: str, target: Directory, new_name: str, caller: Caller) -> None:
-        raise ImmutableError(f"{self.path}/{name} cannot be renamed or moved")
+        raise ImmutableError(f"{self.path_of(name)} cannot be renamed or moved")
 
     async def set_permissions(self, permissions: Permissions, caller: Caller) -> None:
         raise ImmutableError(f"{self.path}: owner and mode follow from the definition and cannot be set here")

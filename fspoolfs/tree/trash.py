@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fspoolfs.errors import ExistsError, ImmutableError
 from fspoolfs.model import formatting
@@ -104,7 +105,7 @@ class TrashEntryDirectory(Directory):
 TrashEntryDirectory.table = table(
     File[TrashEntryDirectory](
         name="config.xml",
-        show=lambda at: formatting.format_item(at.entry.definition).decode(),
+        show=lambda at: formatting.format_item(replace(at.entry.definition, pool=at.pool.name)).decode(),
     ),
     File[TrashEntryDirectory](name="info", show=lambda at: reports.trash_info(at.pool, at.entry)),
     File[TrashEntryDirectory](name="uuid", show=lambda at: f"{at.entry.uuid}\n"),

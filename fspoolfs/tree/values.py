@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from fspoolfs.errors import BusyError, InvalidError
+from fspoolfs.names import one_line
 from fspoolfs.service.jobs import Job
 
 
@@ -76,4 +77,5 @@ def number(count: int | None) -> str:
 
 
 def sentence(error: Exception | None) -> str:
-    return f"{error}\n" if error is not None else ""
+    """One line, whatever name the sentence is about."""
+    return f"{one_line(str(error))}\n" if error is not None else ""

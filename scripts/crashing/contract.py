@@ -20,8 +20,8 @@ from support.wait import eventually
 _PATIENCE = 30.0
 _WORKING = frozenset(("building", "starting", "stopping", "deleting"))
 _OWN_FILES = frozenset(("pool.xml", "journal", "index.json"))
-_OWN_DIRECTORIES = frozenset(("items", "trash", "staging", "purge", "snapshots"))
-_STATE = frozenset(("lock", "pools", "pending", "autostart", "active", "deleting"))
+_OWN_DIRECTORIES = frozenset(("items", "snapshots", "trash", "staging", "purge"))
+_STATE = frozenset(("lock", "pools", "pending", "autostart", "active", "started", "deleting"))
 
 
 def settle(mount: Path) -> None:
@@ -136,6 +136,9 @@ def _state(state: Path, pools: list[Path]) -> Iterator[str]:
     for name, expected in stored.items():
         allowed = expected | outdated if name == "active" else expected
         yield from _differences(state / name, frozenset(allowed), optional=frozenset(outdated))
+    # Where a pool has been active is remembered while it is not, too.
+    known = frozenset(pool.name for pool in pools)
+    yield from _differences(state / "started", known, optional=known - stored["active"])
     for pool in pools:
         for directory, file in (("pools", "config.xml"), ("pending", "pending.xml")):
             path, shown = state / directory / f"{pool.name}.xml", pool / file

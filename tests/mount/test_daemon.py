@@ -195,6 +195,28 @@ def test_what_a_killed_daemon_left_mounted_is_cleared(make_daemon: MakeDaemon) -
     assert table.count(f" {daemon.mount} ") == 1, "mounts are not stacked"
 
 
+def test_a_mount_point_may_be_named_by_a_symbolic_link(background: Background) -> None:
+    way = background.base / "way"
+    way.symlink_to(background.base)
+    options = (way / "mount", *background.options[1:])
+    fspoolfs("mount", *options)
+    refusal = fspoolfs("mount", way / "mount", "--state-dir", background.base / "other", check=False)
+    assert "mounted there already" in refusal.stderr
+    os.kill(background.pid, signal.SIGKILL)
+    eventually(lambda: not _answers(background.mount), what="the daemon is dead", timeout=5)
+    fspoolfs("mount", *options)
+    assert (background.mount / "version").read_text()
+    fspoolfs("unmount", way / "mount")
+    assert not is_mounted(background.mount)
+
+
+def _answers(mount: Path) -> bool:
+    try:
+        return bool(os.listdir(mount))
+    except OSError:
+        return False
+
+
 def test_it_starts_anew_while_the_last_one_is_still_ending(background: Background) -> None:
     background.start()
     first = background.pid
@@ -269,6 +291,11 @@ def test_a_grace_time_of_nothing_is_refused(background: Background) -> None:
         assert result.returncode in (1, 2), text
         assert "grace" in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["mount", "unmount"])
+def test_help_names_the_default_mount_point(command: str) -> None:
+    assert "default: /run/fspool" in fspoolfs(command, "--help").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["mount", "--help"], ["--version"]])

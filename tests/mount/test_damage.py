@@ -37,6 +37,12 @@ def bystander(own_tree: ControlTree) -> Iterator[Path]:
     assert own_tree.daemon.is_running
 
 
+def problem(directory: Path) -> str:
+    """The reason that `info` gives for the state of a pool or item."""
+    lines = (directory / "info").read_text().splitlines()
+    return next((line for line in lines if line.startswith("Problem:")), "")
+
+
 def restarted(pool: Path) -> None:
     request(pool / "status", "stop")
     request(pool / "status", "start")
@@ -60,10 +66,10 @@ def test_an_item_whose_definition_is_corrupt_has_failed_and_says_why(
     assert value(pool / "status") == "active"
     assert value(bad / "status") == "failed"
     assert "bad.xml" in last_error(bad)
-    assert "Problem:" in (bad / "info").read_text()
     assert value(good / "status") == "ready"
     with refused(errno.EBUSY):
         request(bad / "status", "clone copy")
+    assert "bad.xml" in problem(bad), "what it refuses meanwhile takes the place of no reason"
     good.rename(pool / "items" / "still-good")
     assert (Path(os.readlink(pool / "root")) / "bad" / "file").read_text() == "kept"
 
@@ -103,6 +109,16 @@ def test_a_pool_whose_definition_is_corrupt_has_failed_and_says_why(
     own_tree.daemon.start()
     eventually(lambda: value(pool / "status") == "active", what="the mended pool is active")
     assert value(item / "status") == "ready"
+
+
+def test_a_file_that_defines_no_pool_is_left_alone(own_tree: ControlTree, pool: Path) -> None:
+    own_tree.daemon.stop()
+    stray = own_tree.daemon.state / "pools" / f"{pool.name}.xml.orig"
+    stray.write_text("junk")
+    own_tree.daemon.start()
+    assert not [name for name in os.listdir(own_tree.pools) if "orig" in name]
+    assert stray.read_text() == "junk"
+    assert f"{stray} is no definition of a pool" in own_tree.daemon.log
 
 
 def test_a_corrupt_pool_is_mended_by_defining_it(own_tree: ControlTree, pool: Path) -> None:
@@ -153,11 +169,63 @@ def test_a_pool_whose_root_vanished_fails_and_comes_back_with_it(own_tree: Contr
         request(pool / "status", "refresh")
     eventually(lambda: value(pool / "status") == "failed", what="the pool has failed", timeout=5)
     assert str(real) in last_error(pool)
+    with refused(errno.ENOMEDIUM):
+        (pool / "items" / "another").mkdir()
+    assert str(real) in problem(pool)
     with refused(errno.ENOENT):
         request(pool / "status", "start")
     aside.rename(real)
     request(pool / "status", "start")
     assert value(item / "status") == "ready"
+
+
+def test_a_pool_whose_root_vanished_can_be_stopped(own_tree: ControlTree, pool: Path) -> None:
+    own_tree.daemon.expect_log(pool.name)
+    own_tree.new_item(pool)
+    real = Path(os.readlink(pool / "root"))
+    aside = real.with_name("aside")
+    real.rename(aside)
+    with refused(errno.ESTALE):
+        request(pool / "status", "refresh")
+    request(pool / "status", "stop")  # as the sentence in last_error says
+    assert value(pool / "status") == "inactive"
+    aside.rename(real)
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == ["web"]
+
+
+@needs_program("mount")
+def test_a_pool_whose_file_system_is_not_mounted_does_not_start_empty(own_tree: ControlTree) -> None:
+    """Else its items would seem lost, and new ones would come to lie on the disk below."""
+    place = own_tree.daemon.storage / "place"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", place)
+    pool = own_tree.defined_pool(f"<target><path>{place}</path></target>")
+    own_tree.daemon.expect_log(pool.name)
+    request(pool / "status", "start")
+    own_tree.new_item(pool)
+    request(pool / "autostart", "1")
+    request(pool / "status", "stop")
+    aside = own_tree.daemon.storage / "aside"
+    aside.mkdir()
+    run("mount", "--move", place, aside)
+
+    with refused(errno.ENOENT):
+        request(pool / "status", "start build")
+    assert "mount what belongs there" in problem(pool)
+    own_tree.daemon.stop()
+    own_tree.daemon.start()
+    eventually(lambda: value(pool / "status") == "failed", what="the pool has failed")
+    assert os.listdir(place) == []
+
+    run("mount", "--move", aside, place)
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == ["web"]
+    request(pool / "status", "stop")
+    run("umount", place)
+    request(pool / "status", "build overwrite")  # to begin anew has to be said
+    request(pool / "status", "start")
+    assert os.listdir(pool / "items") == []
 
 
 def test_a_pool_whose_root_is_missing_at_the_daemons_start_has_failed(

@@ -213,6 +213,8 @@ def test_a_renamed_item_is_the_same_item(pool: Path, tree: ControlTree) -> None:
     assert (moved / "data" / "file").read_text() == "kept"
     assert "<name>shop</name>" in (moved / "config.xml").read_text()
     assert not item.exists()
+    places = f"/pools/{pool.name}/items"
+    assert f"rename {places}/web uid=0 to {places}/shop\n" in tree.daemon.log
 
 
 def test_an_item_with_a_path_of_its_own_stays_there_under_another_name(pool: Path, tree: ControlTree) -> None:

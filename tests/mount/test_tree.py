@@ -135,6 +135,7 @@ def test_nothing_of_another_kind_can_be_made(
     directory = places.get(head, tree.mount / head) / rest
     with refused(errno.EPERM):
         os.close(os.open(directory / "new.txt", os.O_CREAT | os.O_WRONLY))
+    assert "//" not in last_error(tree.mount)
     with refused(errno.EPERM):
         (directory / "link").symlink_to("/etc")
     with refused(errno.EPERM):
@@ -239,6 +240,14 @@ def test_an_item_gets_no_bad_name_by_a_rename_or_a_clone(some_pool: Path, item: 
         with refused(errno.EINVAL):
             (item / "status").write_bytes(b"clone " + name)
     assert item.exists()
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"tab\t", b"caf\xe9"])
+def test_a_sentence_about_a_bad_name_is_one_line_of_text(some_pool: Path, name: bytes) -> None:
+    with refused(errno.EPERM):
+        os.symlink("anywhere", os.fsencode(some_pool) + b"/items/" + name)
+    assert "symlink" in last_error(some_pool)
+    assert last_error(some_pool).isprintable()
 
 
 @pytest.mark.parametrize("where", ["pools", "items"])

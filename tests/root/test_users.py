@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mount.control import ControlTree, request
-from support.daemon import Daemon, MakeDaemon, daemons
+from support.daemon import PROJECT, Daemon, MakeDaemon, daemons
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import User, as_user, run, sh
 from support.wait import eventually
@@ -266,6 +267,19 @@ def test_a_user_s_daemon_clears_what_it_left_mounted(own_daemon: Daemon) -> None
     own_daemon.kill(unmount=False)
     own_daemon.start()
     assert run("cat", own_daemon.mount / "version", user=as_user(1000)).stdout
+
+
+@needs_program("fusermount3")
+def test_a_user_who_may_not_let_others_in_is_told_why(own_daemon: Daemon) -> None:
+    if re.search(r"^\s*user_allow_other", Path("/etc/fuse.conf").read_text(), re.MULTILINE):
+        pytest.skip("this host lets users let others in")
+    own_daemon.stop()
+    arguments = (own_daemon.mount, "--state-dir", own_daemon.state, "--allow-other")
+    result = run(
+        sys.executable, "-m", "fspoolfs", "mount", *arguments, user=as_user(1000), check=False, cwd=PROJECT
+    )
+    assert result.returncode == 1
+    assert "user_allow_other" in result.stderr
 
 
 @needs_program("fusermount3")

@@ -23,8 +23,9 @@ from fspoolfs.errors import (
     InProgressError,
     NotEmptyError,
     NotFoundError,
+    StorageError,
 )
-from fspoolfs.model.definitions import Permissions, TrashPolicy
+from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, PoolType, TrashPolicy
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
 
@@ -294,6 +295,34 @@ async def test_autostart_of_a_pool_that_cannot_start_fails_it_alone(
     async with running() as service:
         assert (await running_pool(service, "good")).state == "active"
         assert (await running_pool(service, "bad")).state == "failed"
+
+
+async def test_autostart_of_a_pool_that_nothing_here_can_serve_says_so(running: Running) -> None:
+    source = PoolSource(pool="images", volume="v")
+    async with running() as service:
+        wanted = PoolDefinition(name="disk", type=PoolType.VOLUME, source=source, target="/disk")
+        pool = await service.pools.define(wanted, ROOT)
+        await service.pools.set_autostart(pool, ROOT, autostart=True)
+    async with running() as service:
+        pool = service.pools.find("disk")
+        await until(service, lambda: pool.error is not None, what="the pool says why")
+        assert "no backend" in str(pool.error)
+
+
+async def test_a_pool_that_was_started_is_not_deleted_by_the_next_daemon(
+    running: Running, host: SimulatedHost
+) -> None:
+    """A deletion that had failed in its midst would be taken up again."""
+    async with running() as service:
+        pool = await active_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        host.faults.fail("delete", errno.EIO)
+        with pytest.raises(StorageError):
+            await service.lifecycle.delete(pool, ROOT)
+        await service.lifecycle.start(pool, ROOT)
+    async with running() as service:
+        assert (await running_pool(service)).state == "active"
+        assert place("tank") in host.trees
 
 
 async def test_a_pool_in_the_host_s_hands_is_the_same_on_another(
