@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import btrfs, generic
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
@@ -42,6 +42,15 @@ def memory(_: Path) -> Iterator[RootDirectory]:
 
 
 @dataclass(frozen=True, slots=True)
+class FileSystemCase:
+    """How a file system recognises a root, how that is opened, and on which of `support.volumes`."""
+
+    probe: Callable[[RootDirectory], FileSystem | None]
+    open_root: OpenRoot = host
+    volume: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SourceCase:
     """A source, and the definition of a pool that it could build."""
 
@@ -63,10 +72,16 @@ ROOTS: dict[str, OpenRoot] = {
     "tmpfs": tmpfs,
     "memory": memory,
 }
-FILE_SYSTEMS: dict[str, tuple[OpenRoot, Callable[[RootDirectory], FileSystem]]] = {
-    "generic-host": (host, generic.probe),
-    "generic-tmpfs": (tmpfs, generic.probe),
-    "generic-memory": (memory, generic.probe),
+FILE_SYSTEMS: dict[str, FileSystemCase] = {
+    "generic-host": FileSystemCase(generic.probe),
+    "generic-tmpfs": FileSystemCase(generic.probe, tmpfs),
+    "generic-memory": FileSystemCase(generic.probe, memory),
+    "generic-ext4": FileSystemCase(generic.probe, volume="ext4"),
+    "generic-xfs": FileSystemCase(generic.probe, volume="xfs"),
+    "generic-overlay": FileSystemCase(generic.probe, volume="overlay"),
+    "btrfs-plain": FileSystemCase(btrfs.probe, volume="btrfs-plain"),
+    "btrfs-qgroup": FileSystemCase(btrfs.probe, volume="btrfs-qgroup"),
+    "btrfs-simple": FileSystemCase(btrfs.probe, volume="btrfs-simple"),
 }
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, SourceCase
+from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, FileSystemCase, SourceCase
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
+from support.volumes import Volumes, marks
 
 
 @pytest.fixture(params=ROOTS)
@@ -19,11 +20,19 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RootDirecto
         yield opened
 
 
-@pytest.fixture(params=FILE_SYSTEMS)
-def filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
-    open_root, probe = FILE_SYSTEMS[request.param]
-    with open_root(tmp_path) as opened:
-        yield probe(opened)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=marks(case.volume) if case.volume else [])
+        for name, case in FILE_SYSTEMS.items()
+    ]
+)
+def filesystem(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes) -> Iterator[FileSystem]:
+    case: FileSystemCase = FILE_SYSTEMS[request.param]
+    directory = volumes.directory(case.volume) if case.volume else tmp_path
+    with case.open_root(directory) as opened:
+        found = case.probe(opened)
+        assert found is not None
+        yield found
 
 
 @pytest.fixture(params=SOURCES)
