@@ -13,6 +13,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import ClassVar
 
 from fspoolfs.backends import btrfs_quotas as quotas
@@ -122,15 +123,15 @@ class BtrfsFileSystem(GenericFileSystem):
                     raise
 
     def _enforce(self, path: str, definition: ItemDefinition) -> None:
-        with self._opened(path) as fd:
-            if not btrfs.is_subvolume(fd):
+        with self._opened("") as root, self._subvolume(path) as (_, subvolume):
+            if subvolume is None:
                 if definition.capacity is not None:
                     raise UnsupportedError(
                         f"item {definition.name}: its directory {self._root.location(path)} is no subvolume, "
                         "and btrfs limits nothing else; leave <capacity> out, or use a clone of the item"
                     )
-            elif qgroups.status(fd).mode is not Mode.OFF:
-                quotas.enforce(fd, definition.capacity)
+            elif qgroups.status(root).mode is not Mode.OFF:
+                quotas.enforce(root, subvolume, definition.capacity)
             elif definition.capacity is not None:
                 raise UnsupportedError(
                     f"item {definition.name}: its capacity cannot be enforced, since {self._why_off()}"
@@ -143,10 +144,9 @@ class BtrfsFileSystem(GenericFileSystem):
             if error.errno != errno.EDQUOT:
                 raise
             # Even chmod(2) needs space in an item that is full: it gets some for a moment.
-            with self._opened(path) as fd:
-                quotas.lift(fd, btrfs.subvolume_of(fd))
-                self._apply(path, new.permissions)
-                quotas.enforce(fd, new.capacity)
+            self._lift(path)
+            self._apply(path, new.permissions)
+            self._enforce(path, new)
 
     def move(self, source: str, target: str) -> None:
         try:
@@ -184,9 +184,9 @@ class BtrfsFileSystem(GenericFileSystem):
 
     def _destroy(self, path: str, progress: Progress) -> bool:
         """Destroy the subvolume at `path`, or those in the directory there; whether that was all."""
-        with self._opened("") as root, self._opened(path) as fd:
-            if syscalls.mount_id(fd) != syscalls.mount_id(root):
-                return False  # something is mounted there: the ids would be another file system's
+        with self._opened(path) as fd:
+            if self._is_elsewhere(fd):
+                return False
             progress.begin("purging", unit="subvolumes")
             is_one = btrfs.is_subvolume(fd)
             found = [btrfs.subvolume_of(fd)] if is_one else subvolumes.in_directory(fd)
@@ -212,23 +212,23 @@ class BtrfsFileSystem(GenericFileSystem):
 
     def snapshot(self, path: str, target: str, progress: Progress) -> None:
         progress.advance(0)
-        with self._opened(path) as fd:
-            if btrfs.is_subvolume(fd):
+        with self._subvolume(path) as (fd, subvolume):
+            if subvolume is not None:
                 self._snapshot(fd, target, read_only=True)
                 return
         super().snapshot(path, target, progress)
 
     def freeze(self, path: str) -> None:
-        with self._opened(path) as fd:
-            if btrfs.is_subvolume(fd) and not btrfs.is_read_only(fd):
+        with self._subvolume(path) as (fd, subvolume):
+            if subvolume is not None and not btrfs.is_read_only(fd):
                 # Nothing limits a snapshot, and in a full item not even this could be changed.
-                quotas.lift(fd, btrfs.subvolume_of(fd))
+                self._lift(path)
                 btrfs.set_read_only(fd, True)
 
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
         progress.advance(0)
-        with self._opened(source) as fd:
-            if btrfs.is_subvolume(fd):
+        with self._subvolume(source) as (fd, subvolume):
+            if subvolume is not None:
                 self._with_parents(target, lambda: self._snapshot(fd, target, read_only=False), needs=source)
                 # In this order: a clone may be full from the first moment on.
                 self._apply(target, definition.permissions)
@@ -239,25 +239,29 @@ class BtrfsFileSystem(GenericFileSystem):
     def _snapshot(self, fd: int, target: str, *, read_only: bool) -> None:
         with self._parent(target) as (parent, name):
             btrfs.snapshot(fd, parent, name, read_only=read_only)
-            # With qgroups the kernel gives a snapshot the limit of its original.
-            with _entry(parent, name) as made:
-                quotas.lift(made, btrfs.subvolume_of(made))
+        # With qgroups the kernel gives a snapshot the limit of its original.
+        self._lift(target)
+
+    def _lift(self, path: str) -> None:
+        with self._opened("") as root, self._subvolume(path) as (_, subvolume):
+            if subvolume is not None:
+                quotas.lift(root, subvolume)
 
     # Usage.
 
     def usage(self, path: str) -> UsageInfo:
-        with self._opened(path) as fd:
-            if not btrfs.is_subvolume(fd):
+        with self._opened("") as root, self._subvolume(path) as (_, subvolume):
+            if subvolume is None:
                 raise UnsupportedError(
                     f"{self._root.location(path)} is no subvolume, and btrfs counts nothing else; the verb "
                     "'measure' does"
                 )
-            if qgroups.status(fd).mode is Mode.OFF:
+            if qgroups.status(root).mode is Mode.OFF:
                 raise UnsupportedError(
                     f"{self._root.location(path)} is not counted, since {self._why_off()}; the "
                     "verb 'measure' counts without"
                 )
-            return UsageInfo(allocation=quotas.usage(fd), inodes=None)
+            return UsageInfo(allocation=quotas.usage(root, subvolume), inodes=None)
 
     def usages(self, paths: Sequence[str]) -> Mapping[str, UsageInfo]:
         """The file system's own list of subvolumes says which lies where, so that nothing is opened
@@ -306,6 +310,22 @@ class BtrfsFileSystem(GenericFileSystem):
             yield fd
         finally:
             os.close(fd)
+
+    @contextmanager
+    def _subvolume(self, path: str) -> Iterator[tuple[int, int | None]]:
+        """A directory, and its id where it is a subvolume of this file system."""
+        with self._opened(path) as fd:
+            ours = btrfs.is_subvolume(fd) and not self._is_elsewhere(fd)
+            yield fd, btrfs.subvolume_of(fd) if ours else None
+
+    def _is_elsewhere(self, fd: int) -> bool:
+        """Whether something is mounted there: its ids would be those of another file system."""
+        return syscalls.mount_id(fd) != self._mount
+
+    @cached_property
+    def _mount(self) -> int:
+        with self._opened("") as fd:
+            return syscalls.mount_id(fd)
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,8 @@ extent counts once ("simple quotas") an item has a group LEVEL/ID too, which has
 kernel puts every subvolume that is made inside an item into the groups that its parent is in. A
 program can ask the kernel not to; such a subvolume is brought back when the item is counted.
 
-Only groups of `LEVEL`, and those of subvolumes that were items or lay in items, are ever changed or
+Descriptors here are the root's: what is done through one in a full item is refused, even lifting its
+limit. Only groups of `LEVEL`, and those of subvolumes that were items or lay in items, are ever changed or
 removed. Quotas are never switched on or off here, and no rescan is started.
 """
 
@@ -40,9 +41,8 @@ def tolerating(*numbers: int) -> Iterator[None]:
             raise
 
 
-def enforce(fd: int, capacity: int | None) -> None:
-    """Set, or lift, the limit of the subvolume `fd`; quotas must be on."""
-    subvolume = btrfs.subvolume_of(fd)
+def enforce(fd: int, subvolume: int, capacity: int | None) -> None:
+    """Set, or lift, the limit of an item; quotas must be on."""
     if qgroups.status(fd).mode is Mode.FULL:
         with tolerating(errno.EEXIST):
             if qgroups.read(fd, subvolume) is None:
@@ -65,14 +65,14 @@ def lift(fd: int, subvolume: int) -> None:
             qgroups.limit(fd, group, None)
 
 
-def usage(fd: int) -> int:
-    """What the subvolume `fd` and those in it hold; quotas must be on."""
-    subvolume = btrfs.subvolume_of(fd)
-    group = qgroups.read(fd, qgroups.group_id(LEVEL, subvolume))
+def usage(fd: int, subvolume: int) -> int:
+    """What an item and the subvolumes in it hold; quotas must be on."""
+    number = qgroups.group_id(LEVEL, subvolume)
+    group = qgroups.read(fd, number)
     if group is None:
         inside = subvolumes.descendants(fd, subvolume)
         return sum(_referenced(qgroups.read(fd, one)) for one in (subvolume, *inside))
-    strays = _bring_back(fd, subvolume, qgroups.group_id(LEVEL, subvolume))
+    strays = _bring_back(fd, subvolume, number)
     return group.referenced + sum(_referenced(qgroups.read(fd, one)) for one in strays)
 
 

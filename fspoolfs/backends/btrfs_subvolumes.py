@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from fspoolfs.progress import Progress
 from fspoolfs.system import btrfs, walking
@@ -56,16 +55,17 @@ def descendants(fd: int, top: int) -> dict[int, int]:
 def destroy(fd: int, top: int, progress: Progress, lift: Callable[[int, int], None]) -> Iterator[int]:
     """Destroy `top` and all in it, the deepest first; answers the id of each when it is gone.
 
-    `fd` lies outside of it. `lift` takes away a subvolume's limit: even destroying needs space in
-    what is full. May be cancelled between two; repeating it finishes.
+    `fd` lies outside of it. `lift` takes away a subvolume's limit: even to destroy one in another
+    takes space in that. May be cancelled between two; repeating it finishes.
     """
     for attempt in range(_ATTEMPTS):
         holders = descendants(fd, top)
-        lift_all = partial(_for_each, partial(lift, fd), (top, *holders))
+        for subvolume in (top, *holders) if holders else ():
+            lift(fd, subvolume)
         try:
             for subvolume in (*reversed(holders), top):
                 progress.advance(0)
-                _destroy_one(fd, subvolume, holders.get(subvolume), lift_all)
+                _destroy_one(fd, subvolume, holders.get(subvolume))
                 yield subvolume
                 progress.advance()
         except OSError as error:
@@ -75,28 +75,19 @@ def destroy(fd: int, top: int, progress: Progress, lift: Callable[[int, int], No
             return
 
 
-def _for_each(action: Callable[[int], None], subvolumes: Sequence[int]) -> None:
-    for subvolume in subvolumes:
-        action(subvolume)
-
-
-def _destroy_one(fd: int, subvolume: int, holder: int | None, lift_all: Callable[[], None]) -> None:
+def _destroy_one(fd: int, subvolume: int, holder: int | None) -> None:
     """`holder` is the subvolume to be destroyed later in which it lies, if any: it may be opened up."""
-    remedies = {errno.EDQUOT: lift_all}
-    if holder is not None:
-        remedies[errno.EROFS] = lambda: _make_writable(fd, holder)
-    while True:
+    try:
         try:
             btrfs.destroy(fd, subvolume)
         except OSError as error:
-            if error.errno in _GONE:
-                return
-            remedy = remedies.pop(error.errno or 0, None)
-            if remedy is None:
+            if error.errno != errno.EROFS or holder is None:
                 raise
-            remedy()
-        else:
-            return
+            _make_writable(fd, holder)
+            btrfs.destroy(fd, subvolume)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
 
 
 def _make_writable(fd: int, subvolume: int) -> None:
