@@ -145,8 +145,10 @@ class BtrfsFileSystem(GenericFileSystem):
                 raise
             # Even chmod(2) needs space in an item that is full: it gets some for a moment.
             self._lift(path)
-            self._apply(path, new.permissions)
-            self._enforce(path, new)
+            try:
+                self._apply(path, new.permissions)
+            finally:
+                self._enforce(path, new)
 
     def move(self, source: str, target: str) -> None:
         try:

@@ -17,6 +17,7 @@ import errno
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from fspoolfs.backends import btrfs_subvolumes as subvolumes
 from fspoolfs.system import btrfs, qgroups
@@ -27,8 +28,8 @@ LEVEL = 245
 #: Its members are subvolumes that are gone, and whose extents others may still share.
 GRAVEYARD = qgroups.group_id(LEVEL, 0)
 
-#: How many groups of destroyed subvolumes one removal looks at.
-_SWEPT_AT_ONCE = 64
+#: How many groups of destroyed subvolumes one removal tries to remove; more than it adds.
+_SWEPT_AT_ONCE = 4
 
 
 @contextmanager
@@ -139,22 +140,24 @@ class Undertaker:
         mode = qgroups.status(fd).mode
         if mode is Mode.FULL:
             self._awaited.extend(destroyed)
-            for _ in range(min(len(self._awaited), _SWEPT_AT_ONCE)):
-                subvolume = self._awaited.popleft()
-                if not _remove(fd, subvolume):
-                    self._awaited.append(subvolume)
+            self._sweep_awaited(fd)
         elif mode is Mode.SIMPLE:
             for subvolume in destroyed:
                 _retire(fd, subvolume)
-            self._sweep(fd)
+            self._sweep_graveyard(fd)
 
-    def _sweep(self, fd: int) -> None:
-        """Try some of the graveyard, others each time."""
-        dead = qgroups.members(fd, GRAVEYARD)
-        later = [one for one in dead if one > self._last_swept] or dead
-        for subvolume in later[:_SWEPT_AT_ONCE]:
+    def _sweep_awaited(self, fd: int) -> None:
+        for _ in range(min(len(self._awaited), _SWEPT_AT_ONCE)):
+            subvolume = self._awaited.popleft()
+            if not _remove(fd, subvolume):
+                self._awaited.append(subvolume)
+
+    def _sweep_graveyard(self, fd: int) -> None:
+        """Try some, others each time."""
+        some = list(islice(qgroups.members(fd, GRAVEYARD, after=self._last_swept), _SWEPT_AT_ONCE))
+        for subvolume in some:
             _remove(fd, subvolume)
-            self._last_swept = subvolume
+        self._last_swept = some[-1] if some else 0
 
     def sweep_all(self, fd: int) -> None:
         """Finish what was interrupted: groups of items that are gone, and the whole graveyard."""
@@ -162,14 +165,11 @@ class Undertaker:
             return
         # Groups before subvolumes: an item's subvolume is older than its group, so that none that is
         # being made is taken for one that is gone.
-        ours = [one for one in qgroups.read_all(fd) if qgroups.level_of(one) == LEVEL and one != GRAVEYARD]
-        if not ours:
-            return
+        numbers = {qgroups.number_of(one) for one in qgroups.read_all(fd) if qgroups.level_of(one) == LEVEL}
         living = {reference.child for reference in btrfs.references(fd)}
-        for group in ours:
-            if qgroups.number_of(group) not in living:
-                _retire(fd, qgroups.number_of(group))
-        for subvolume in qgroups.members(fd, GRAVEYARD):
+        for subvolume in numbers - living - {qgroups.number_of(GRAVEYARD)}:
+            _retire(fd, subvolume)
+        for subvolume in list(qgroups.members(fd, GRAVEYARD)):
             if subvolume not in living:
                 _remove(fd, subvolume)
 

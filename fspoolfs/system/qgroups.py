@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import fcntl
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fspoolfs.system import btrfs
@@ -150,7 +151,8 @@ def read_all(fd: int) -> dict[int, Group]:
     return found
 
 
-def members(fd: int, group: int) -> list[int]:
-    """The groups that are counted in `group`."""
-    first, last = Key(group, _RELATION_KEY, 0), Key(group, _RELATION_KEY, group - 1)
-    return [key.offset for key, _ in btrfs.search(fd, _QUOTA_TREE, first, last)]
+def members(fd: int, group: int, *, after: int = 0) -> Iterator[int]:
+    """The groups that are counted in `group`, in order, from that following `after` on."""
+    first, last = Key(group, _RELATION_KEY, after + 1), Key(group, _RELATION_KEY, group - 1)
+    for key, _ in btrfs.search(fd, _QUOTA_TREE, first, last):
+        yield key.offset

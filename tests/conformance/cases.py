@@ -42,12 +42,19 @@ def memory(_: Path) -> Iterator[RootDirectory]:
 
 
 @dataclass(frozen=True, slots=True)
+class RootCase:
+    """How a root is opened, and on which of `support.volumes` its directory is to be, if on any."""
+
+    open: OpenRoot = host
+    volume: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FileSystemCase:
-    """How a file system recognises a root, how that is opened, and on which of `support.volumes`."""
+    """How a file system recognises a root, and that root."""
 
     probe: Callable[[RootDirectory], FileSystem | None]
-    open_root: OpenRoot = host
-    volume: str | None = None
+    root: RootCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +74,25 @@ def item(mode: int | None = None, owner: int | None = None, group: int | None = 
     return ItemDefinition(name="web", uuid=UUID(int=2), permissions=permissions)
 
 
-ROOTS: dict[str, OpenRoot] = {
-    "host": host,
-    "tmpfs": tmpfs,
-    "memory": memory,
+ROOTS: dict[str, RootCase] = {
+    "host": RootCase(),
+    "tmpfs": RootCase(tmpfs),
+    "memory": RootCase(memory),
+    "ext4": RootCase(volume="ext4"),
+    "xfs": RootCase(volume="xfs"),
+    "btrfs": RootCase(volume="btrfs-plain"),
+    "overlay": RootCase(volume="overlay"),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
-    "generic-host": FileSystemCase(generic.probe),
-    "generic-tmpfs": FileSystemCase(generic.probe, tmpfs),
-    "generic-memory": FileSystemCase(generic.probe, memory),
-    "generic-ext4": FileSystemCase(generic.probe, volume="ext4"),
-    "generic-xfs": FileSystemCase(generic.probe, volume="xfs"),
-    "generic-overlay": FileSystemCase(generic.probe, volume="overlay"),
-    "btrfs-plain": FileSystemCase(btrfs.probe, volume="btrfs-plain"),
-    "btrfs-qgroup": FileSystemCase(btrfs.probe, volume="btrfs-qgroup"),
-    "btrfs-simple": FileSystemCase(btrfs.probe, volume="btrfs-simple"),
+    "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
+    "generic-tmpfs": FileSystemCase(generic.probe, ROOTS["tmpfs"]),
+    "generic-memory": FileSystemCase(generic.probe, ROOTS["memory"]),
+    "generic-ext4": FileSystemCase(generic.probe, ROOTS["ext4"]),
+    "generic-xfs": FileSystemCase(generic.probe, ROOTS["xfs"]),
+    "generic-overlay": FileSystemCase(generic.probe, ROOTS["overlay"]),
+    "btrfs-plain": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-plain")),
+    "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
+    "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
 }
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),

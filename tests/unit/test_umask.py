@@ -7,8 +7,6 @@ import stat
 import threading
 from pathlib import Path
 
-import pytest
-
 from fspoolfs.system import umask
 
 
@@ -17,7 +15,6 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.root
 def test_closed_concerns_this_thread_alone_and_only_while_it_lasts(tmp_path: Path) -> None:
     modes = []
 
