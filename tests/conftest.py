@@ -14,6 +14,7 @@ pytest_plugins = [
     "support.limits",
     "support.nested",
     "support.requirements",
+    "support.volumes",
 ]
 
 # A slow machine makes no example wrong.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import btrfs, generic
+from fspoolfs.backends.btrfs import BtrfsFileSystem
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
@@ -95,7 +96,7 @@ def _title(source: Source) -> str:
 
 def default_registry() -> Registry:
     """Everything that works on real storage."""
-    return Registry([DirectorySource()])
+    return Registry([DirectorySource()], [FileSystemKind(BtrfsFileSystem.name, btrfs.probe)])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:

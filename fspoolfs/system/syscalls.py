@@ -36,6 +36,9 @@ FICLONE = 0x40049409
 MNT_DETACH = 0x02
 UMOUNT_NOFOLLOW = 0x08
 
+#: include/uapi/linux/sched.h
+CLONE_FS = 0x0200
+
 # What file systems and kernels answer that do not know a call or one of its flags.
 _UNKNOWN = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 
@@ -81,6 +84,10 @@ _fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 _umount2 = _libc.umount2
 _umount2.restype = ctypes.c_int
 _umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+
+_unshare = _libc.unshare
+_unshare.restype = ctypes.c_int
+_unshare.argtypes = (ctypes.c_int,)
 
 
 def _failure(path: str | None = None) -> OSError:
@@ -229,3 +236,9 @@ def unmount(path: str, flags: int) -> None:
     while _umount2(encoded, flags) != 0:
         if ctypes.get_errno() != errno.EINTR:
             raise _failure(path)
+
+
+def unshare_files() -> None:
+    """unshare(2) with CLONE_FS: umask, working and root directory are this thread's own from now on."""
+    if _unshare(CLONE_FS) != 0:
+        raise _failure()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import btrfs, generic
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
@@ -42,6 +42,22 @@ def memory(_: Path) -> Iterator[RootDirectory]:
 
 
 @dataclass(frozen=True, slots=True)
+class RootCase:
+    """How a root is opened, and on which of `support.volumes` its directory is to be, if on any."""
+
+    open: OpenRoot = host
+    volume: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemCase:
+    """How a file system recognises a root, and that root."""
+
+    probe: Callable[[RootDirectory], FileSystem | None]
+    root: RootCase
+
+
+@dataclass(frozen=True, slots=True)
 class SourceCase:
     """A source, and the definition of a pool that it could build."""
 
@@ -58,15 +74,25 @@ def item(mode: int | None = None, owner: int | None = None, group: int | None = 
     return ItemDefinition(name="web", uuid=UUID(int=2), permissions=permissions)
 
 
-ROOTS: dict[str, OpenRoot] = {
-    "host": host,
-    "tmpfs": tmpfs,
-    "memory": memory,
+ROOTS: dict[str, RootCase] = {
+    "host": RootCase(),
+    "tmpfs": RootCase(tmpfs),
+    "memory": RootCase(memory),
+    "ext4": RootCase(volume="ext4"),
+    "xfs": RootCase(volume="xfs"),
+    "btrfs": RootCase(volume="btrfs-plain"),
+    "overlay": RootCase(volume="overlay"),
 }
-FILE_SYSTEMS: dict[str, tuple[OpenRoot, Callable[[RootDirectory], FileSystem]]] = {
-    "generic-host": (host, generic.probe),
-    "generic-tmpfs": (tmpfs, generic.probe),
-    "generic-memory": (memory, generic.probe),
+FILE_SYSTEMS: dict[str, FileSystemCase] = {
+    "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
+    "generic-tmpfs": FileSystemCase(generic.probe, ROOTS["tmpfs"]),
+    "generic-memory": FileSystemCase(generic.probe, ROOTS["memory"]),
+    "generic-ext4": FileSystemCase(generic.probe, ROOTS["ext4"]),
+    "generic-xfs": FileSystemCase(generic.probe, ROOTS["xfs"]),
+    "generic-overlay": FileSystemCase(generic.probe, ROOTS["overlay"]),
+    "btrfs-plain": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-plain")),
+    "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
+    "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
 }
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),

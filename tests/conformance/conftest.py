@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, SourceCase
+from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
+from support.volumes import Volumes, marks
 
 
-@pytest.fixture(params=ROOTS)
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RootDirectory]:
-    with ROOTS[request.param](tmp_path) as opened:
-        yield opened
+@contextmanager
+def opened(case: RootCase, tmp_path: Path, volumes: Volumes) -> Iterator[RootDirectory]:
+    with case.open(volumes.directory(case.volume) if case.volume else tmp_path) as root:
+        yield root
 
 
-@pytest.fixture(params=FILE_SYSTEMS)
-def filesystem(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
-    open_root, probe = FILE_SYSTEMS[request.param]
-    with open_root(tmp_path) as opened:
-        yield probe(opened)
+def needing(name: str, case: RootCase) -> ParameterSet:
+    """The parameter `name`, with the marks of what `case` needs of the machine."""
+    return pytest.param(name, marks=marks(case.volume) if case.volume else [])
+
+
+@pytest.fixture(params=[needing(name, case) for name, case in ROOTS.items()])
+def root(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes) -> Iterator[RootDirectory]:
+    with opened(ROOTS[request.param], tmp_path, volumes) as found:
+        yield found
+
+
+@pytest.fixture(params=[needing(name, case.root) for name, case in FILE_SYSTEMS.items()])
+def filesystem(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes) -> Iterator[FileSystem]:
+    case = FILE_SYSTEMS[request.param]
+    with opened(case.root, tmp_path, volumes) as root:
+        found = case.probe(root)
+        assert found is not None
+        yield found
 
 
 @pytest.fixture(params=SOURCES)
