@@ -22,6 +22,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    SoftLimit,
     TrashPolicy,
 )
 
@@ -162,6 +163,45 @@ def test_a_capacity_is_bytes_and_zero_is_not_said(text: str, capacity: int | Non
     assert item(text).capacity == capacity
     assert dir_pool(text).capacity == capacity
     assert dir_pool(f"<defaults>{text}</defaults>").defaults == PoolDefaults(capacity=capacity)
+
+
+@pytest.mark.parametrize(
+    ("text", "soft"),
+    [
+        ("<capacity unit='GiB' soft='80%'>5</capacity>", SoftLimit(percent=80)),
+        ("<capacity soft=' 1% '>5</capacity>", SoftLimit(percent=1)),
+        ("<capacity soft='0100%'>5</capacity>", SoftLimit(percent=100)),
+        ("<capacity soft='4GiB'>9223372036854775807</capacity>", SoftLimit(size=4 * 2**30)),
+        ("<capacity soft='4 GB'>0</capacity>", SoftLimit(size=4 * 10**9)),
+        ("<capacity soft='0012'>0</capacity>", SoftLimit(size=12)),
+        ("<capacity>5</capacity>", None),
+    ],
+)
+def test_a_soft_limit_is_a_part_of_the_capacity_or_a_size(text: str, soft: SoftLimit | None) -> None:
+    assert item(text).soft == soft
+    assert dir_pool(f"<defaults>{text}</defaults>").defaults.soft == soft
+
+
+@pytest.mark.parametrize(
+    ("soft", "capacity", "expected"),
+    [
+        (SoftLimit(percent=80), 1000, 800),
+        (SoftLimit(percent=50), 3, 2),
+        (SoftLimit(percent=80), None, None),
+        (SoftLimit(size=7), None, 7),
+        (SoftLimit(size=7), 5, 7),
+    ],
+)
+def test_a_soft_limit_is_counted_in_bytes(
+    soft: SoftLimit, capacity: int | None, expected: int | None
+) -> None:
+    assert ItemDefinition(name="i", capacity=capacity, soft=soft).soft_bytes == expected
+
+
+@pytest.mark.parametrize(("text", "files"), [("1", 1), (" 007\n", 7), ("9223372036854775807", 2**63 - 1)])
+def test_a_number_of_files_is_a_whole_number(text: str, files: int) -> None:
+    assert item(f"<files>{text}</files>").files == files
+    assert dir_pool(f"<defaults><files>{text}</files></defaults>").defaults == PoolDefaults(files=files)
 
 
 @pytest.mark.parametrize("name", ["allocation", "available"])
