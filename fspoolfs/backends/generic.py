@@ -82,8 +82,8 @@ class GenericFileSystem:
         if definition.limits:
             files = ", ".join(name for name, _ in definition.limits)
             raise UnsupportedError(
-                f"item {definition.name}: on a generic file system the limits {files} cannot be enforced; "
-                "leave <cgroups> out, or set them for the container that uses the item"
+                f"item {definition.name}: on a {self.name} file system the limits {files} cannot be "
+                "enforced; leave <cgroups> out, or set them for the container that uses the item"
             )
 
     def create(self, path: str, definition: ItemDefinition) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import generic, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
@@ -36,6 +36,7 @@ class FileSystemKind:
     probe: Callable[[RootDirectory], FileSystem | None]
 
 
+SIMULATED = FileSystemKind(simulated_quota.SimulatedFileSystem.name, simulated_quota.probe)
 GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
 
 
@@ -99,5 +100,5 @@ def default_registry() -> Registry:
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:
-    """Directory pools in memory, on `host`."""
-    return Registry([SimulatedSource(host)])
+    """Directory pools in memory, on `host`, with limits and counters."""
+    return Registry([SimulatedSource(host)], [SIMULATED])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import generic, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
@@ -41,6 +41,12 @@ def memory(_: Path) -> Iterator[RootDirectory]:
     yield MemoryRoot(MemoryTree(), "/simulated/root")
 
 
+def simulated(root: RootDirectory) -> FileSystem:
+    found = simulated_quota.probe(root)
+    assert found is not None
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class SourceCase:
     """A source, and the definition of a pool that it could build."""
@@ -67,6 +73,7 @@ FILE_SYSTEMS: dict[str, tuple[OpenRoot, Callable[[RootDirectory], FileSystem]]] 
     "generic-host": (host, generic.probe),
     "generic-tmpfs": (tmpfs, generic.probe),
     "generic-memory": (memory, generic.probe),
+    "simulated": (memory, simulated),
 }
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),
