@@ -213,9 +213,9 @@ class MemoryRoot:
         found: dict[str, UsageInfo] = {}
         for path in paths:
             with suppress(FileNotFoundError, NotADirectoryError):
-                usage = self.tree.counted(path)
-                if usage is not None:
-                    found[path] = usage
+                account = self.tree.account(path)
+                if account is not None:
+                    found[path] = account.info()
         return found
 
     def rename(self, source: str, target: str) -> None:

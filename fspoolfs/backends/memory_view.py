@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from dataclasses import replace
 
+from fspoolfs.backends.memory_quota import Account
 from fspoolfs.backends.memory_state import ROOT_INODE, Entry, State
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 
@@ -94,12 +96,12 @@ class TreeView:
             nodes = [self._now.nodes[self._resolve(place)] for place in self.below(path)]
             return UsageInfo(allocation=sum(node.blocks for node in nodes), inodes=len(nodes))
 
-    def counted(self, path: str) -> UsageInfo | None:
-        """What the account of a directory says; `None` for one that is not counted by itself."""
+    def account(self, path: str) -> Account | None:
+        """Limits and counters of a directory as they are; `None` for one that is not counted by itself."""
         with self._lock:
             self._children(path)
             account = self._now.accounts.get(self._resolve(path))
-            return None if account is None else account.info()
+            return None if account is None else replace(account)
 
     def space(self) -> SpaceInfo:
         with self._lock:

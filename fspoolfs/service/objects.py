@@ -51,7 +51,10 @@ class Measured:
 class Item:
     """One item. `number` is its identity in the control tree, `changed` a time for stat(2)."""
 
-    __slots__ = ("changed", "definition", "error", "job", "measured", "number", "state")
+    __slots__ = (
+        *("above_soft", "changed", "counted", "definition", "error", "job"),
+        *("measured", "number", "state"),
+    )
 
     def __init__(self, definition: ItemDefinition, state: ItemState, *, changed: int = 0) -> None:
         self.definition = definition
@@ -61,6 +64,10 @@ class Item:
         self.error: FspoolError | None = None
         self.job: Job | None = None
         self.measured: Measured | None = None
+        #: What the storage counted when it was last looked at.
+        self.counted: UsageInfo | None = None
+        #: Whether it held its soft limit or more when that was last looked at; `None` without one.
+        self.above_soft: bool | None = None
 
     @property
     def name(self) -> str:

@@ -150,5 +150,5 @@ def test_counters_are_true_after_a_power_cut(
     filesystem.move("web", "shop")
     tree = root.tree.power_cut(random.Random(seed))
     for name in set(tree.names("")):
-        counted = tree.counted(name)
-        assert counted is None or counted == tree.usage(name)
+        account = tree.account(name)
+        assert account is None or account.info() == tree.usage(name)
