@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
@@ -97,6 +98,14 @@ def test_the_proposed_item_is_accepted() -> None:
 def test_an_item_has_three_names_for_its_root(root: str) -> None:
     document = f"<{root}><name>i</name></{root}>".encode()
     assert documents.parse(document) == documents.parse_item(document) == ItemDefinition(name="i")
+
+
+def test_the_example_of_the_readme_is_accepted() -> None:
+    text = (DOCUMENTS.parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert documents.parse(example.encode()) == ItemDefinition(
+        name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
+    )
 
 
 # The order of elements, and what stands between them
