@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Protocol
 
-from fspoolfs.backends.memory_paths import failure
 from fspoolfs.backends.memory_tree import MemoryTree
+from fspoolfs.backends.memory_view import failure
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 from fspoolfs.progress import Progress
 
@@ -33,6 +33,8 @@ OPERATIONS = frozenset(
         "write",
         "make_directory",
         "set_attributes",
+        "set_limits",
+        "counted",
         "rename",
         "exchange",
         "sync_directory",
@@ -198,6 +200,23 @@ class MemoryRoot:
         self._interceptor.enter("set_attributes", path)
         with self._interceptor.change():
             self.tree.set_attributes(path, mode=mode, owner=owner, group=group)
+
+    def set_limits(self, path: str, *, capacity: int | None, files: int | None) -> None:
+        """See `MemoryTree.set_limits`."""
+        self._interceptor.enter("set_limits", path)
+        with self._interceptor.change():
+            self.tree.set_limits(path, capacity=capacity, files=files)
+
+    def counted(self, paths: Sequence[str]) -> dict[str, UsageInfo]:
+        """What directories hold, in one pass; those that are not counted by themselves are left out."""
+        self._interceptor.enter("counted", "")
+        found: dict[str, UsageInfo] = {}
+        for path in paths:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                account = self.tree.account(path)
+                if account is not None:
+                    found[path] = account.info()
+        return found
 
     def rename(self, source: str, target: str) -> None:
         self._interceptor.enter("rename", source)

@@ -13,7 +13,9 @@ import abc
 import random
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from fspoolfs.backends.memory_quota import Account
 
 #: What an entry occupies on disk comes in blocks of this size, as on ext4 and xfs by default.
 BLOCK = 4096
@@ -41,7 +43,10 @@ def blocks(size: int) -> int:
 
 @dataclass(slots=True)
 class Node:
-    """A directory (`children` by name) or a regular file (`content`); `mode` includes the type."""
+    """A directory (`children` by name) or a regular file (`content`); `mode` includes the type.
+
+    `account` is the inode number of the directory whose account it is charged to, 0 for none.
+    """
 
     mode: int
     owner: int
@@ -50,6 +55,7 @@ class Node:
     ctime_ns: int
     content: bytearray | None = None
     children: dict[str, int] | None = None
+    account: int = 0
 
     @property
     def size(self) -> int:
@@ -76,10 +82,14 @@ class Node:
 
 @dataclass(slots=True)
 class State:
-    """All nodes by inode number; `used` is the sum of their blocks."""
+    """All nodes by inode number; `used` is the sum of their blocks.
+
+    `accounts` are those of the directories that are counted by themselves, by inode number.
+    """
 
     nodes: dict[int, Node]
     used: int
+    accounts: dict[int, Account] = field(default_factory=dict)
 
     @classmethod
     def new(cls, *, mode: int, owner: int, group: int, time_ns: int) -> State:
@@ -88,7 +98,8 @@ class State:
         return cls({ROOT_INODE: root}, root.blocks)
 
     def copy(self) -> State:
-        return State({inode: node.copy() for inode, node in self.nodes.items()}, self.used)
+        nodes = {inode: node.copy() for inode, node in self.nodes.items()}
+        return State(nodes, self.used, {inode: replace(one) for inode, one in self.accounts.items()})
 
     def children(self, inode: int) -> dict[str, int]:
         """The entries of directory `inode`."""
@@ -112,10 +123,34 @@ class State:
 
     def add(self, inode: int, node: Node) -> None:
         self.nodes[inode] = node
-        self.used += node.blocks
+        self.charge(node, node.blocks, 1)
 
     def drop(self, inode: int) -> None:
-        self.used -= self.nodes.pop(inode).blocks
+        node = self.nodes.pop(inode)
+        self.charge(node, -node.blocks, -1)
+        self.accounts.pop(inode, None)
+
+    def charge(self, node: Node, size: int, inodes: int = 0) -> None:
+        """Count what `node` takes more, or with negative numbers less."""
+        self.used += size
+        account = self.accounts.get(node.account)
+        if account is not None:
+            account.charge(size, inodes)
+
+    def count_apart(self, inode: int) -> Account:
+        """The account of directory `inode`, which what it holds is charged to from now on."""
+        account = self.accounts.setdefault(inode, Account())
+        waiting = [inode]
+        for one in waiting:
+            node = self.nodes[one]
+            if one in self.accounts and one != inode:
+                continue
+            if node.account != inode:
+                self.charge(node, -node.blocks, -1)
+                node.account = inode
+                self.charge(node, node.blocks, 1)
+            waiting.extend((node.children or {}).values())
+        return account
 
 
 class Operation(abc.ABC):
@@ -163,6 +198,7 @@ class Make(Operation):
 
     def apply(self, state: State) -> None:
         node = Node(self.mode, self.owner, self.group, self.time_ns, self.time_ns)
+        node.account = state.nodes[self.entry[0]].account
         if stat.S_ISDIR(self.mode):
             node.children = {}
         else:
@@ -187,9 +223,9 @@ class Fill(Operation):
 
     def apply(self, state: State) -> None:
         node = state.nodes[self.inode]
-        state.used -= node.blocks
+        before = node.blocks
         node.content = bytearray(self.content)
-        state.used += node.blocks
+        state.charge(node, node.blocks - before)
         node.touch(self.time_ns)
 
     def torn(self, chance: random.Random) -> Fill:
@@ -227,6 +263,25 @@ class SetAttributes(Operation):
         node.group = node.group if self.group is None else self.group
         node.mtime_ns = node.mtime_ns if self.mtime_ns is None else self.mtime_ns
         node.ctime_ns = max(node.ctime_ns, self.time_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits(Operation):
+    """A directory is counted by itself, with what was made in it before, and may hold so much."""
+
+    inode: int
+    capacity: int | None
+    files: int | None
+
+    def reads(self) -> Iterable[Key]:
+        return (self.inode,)
+
+    def writes(self) -> Iterable[Key]:
+        return (inside(self.inode),)
+
+    def apply(self, state: State) -> None:
+        account = state.count_apart(self.inode)
+        account.capacity, account.files = self.capacity, self.files
 
 
 @dataclass(frozen=True, slots=True)

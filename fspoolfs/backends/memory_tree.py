@@ -16,14 +16,11 @@ import errno
 import os
 import random
 import stat
-import threading
 import time
 from collections.abc import Callable
 
-from fspoolfs.backends.memory_paths import components, failure
 from fspoolfs.backends.memory_state import (
     BLOCK,
-    ROOT_INODE,
     SECTOR,
     Entry,
     Exchange,
@@ -34,22 +31,24 @@ from fspoolfs.backends.memory_state import (
     Operation,
     Remove,
     SetAttributes,
+    SetLimits,
     State,
     blocks,
     copy_sectors,
     inside,
     needed_for,
 )
-from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
+from fspoolfs.backends.memory_view import TreeView, components, failure
 
 #: How many bytes a tree takes when nobody says otherwise.
 DEFAULT_CAPACITY = 1 << 40
 
 
-class MemoryTree:
+class MemoryTree(TreeView):
     """One file system. Thread-safe: each method is atomic.
 
-    `capacity` is in bytes; what exceeds it fails with ENOSPC. New entries belong to the user that
+    `capacity` is in bytes; what exceeds it fails with ENOSPC, and what exceeds the limits of a
+    directory with EDQUOT. New entries belong to the user that
     runs the program. `clock` gives nanoseconds since the epoch.
     """
 
@@ -60,10 +59,9 @@ class MemoryTree:
         clock: Callable[[], int] = time.time_ns,
         state: State | None = None,
     ) -> None:
-        self.capacity = capacity
+        new = State.new(mode=0o755, owner=os.geteuid(), group=os.getegid(), time_ns=clock())
+        super().__init__(state or new, capacity=capacity)
         self._clock = clock
-        self._lock = threading.RLock()
-        self._now = state or State.new(mode=0o755, owner=os.geteuid(), group=os.getegid(), time_ns=clock())
         self._disk = self._now.copy()
         #: What `_now` has and `_disk` has not, in order.
         self._waiting: list[Operation] = []
@@ -73,63 +71,7 @@ class MemoryTree:
         self._unsettled: set[int] = set()
         self._last_inode = max(self._now.nodes)
 
-    # Looking.
-
-    def info(self, path: str) -> FileInfo:
-        """lstat(2)."""
-        with self._lock:
-            return self._describe(self._resolve(path))
-
-    def listing(self, path: str) -> dict[str, FileInfo]:
-        """The entries of a directory."""
-        with self._lock:
-            return {name: self._describe(inode) for name, inode in self._children(path).items()}
-
-    def names(self, path: str) -> list[str]:
-        """The names of a directory's entries."""
-        with self._lock:
-            return list(self._children(path))
-
-    def below(self, path: str) -> list[str]:
-        """`path` and the paths of everything in it, each directory before what it holds."""
-        with self._lock:
-            found = [path]
-            for place in found:
-                inode = self._resolve(place)
-                if self._now.nodes[inode].children is not None:
-                    found.extend(f"{place}/{name}" if place else name for name in self._now.children(inode))
-            return found
-
-    def collect(self, path: str) -> list[tuple[str, FileInfo, bytes | None]]:
-        """A directory and all in it at one moment, like `below`; files with their content."""
-        with self._lock:
-            self._children(path)
-            found: list[tuple[str, FileInfo, bytes | None]] = []
-            for place in self.below(path):
-                inode = self._resolve(place)
-                content = self._now.nodes[inode].content
-                found.append((place, self._describe(inode), None if content is None else bytes(content)))
-            return found
-
-    def content(self, path: str, *, limit: int | None = None) -> bytes:
-        """What a regular file holds; EISDIR for a directory, EFBIG above `limit` bytes."""
-        with self._lock:
-            content = self._file(self._resolve(path), path)
-            if limit is not None and len(content) > limit:
-                raise failure(errno.EFBIG, path)
-            return bytes(content)
-
-    def usage(self, path: str) -> UsageInfo:
-        """What a directory holds, itself included."""
-        with self._lock:
-            self._children(path)
-            nodes = [self._now.nodes[self._resolve(place)] for place in self.below(path)]
-            return UsageInfo(allocation=sum(node.blocks for node in nodes), inodes=len(nodes))
-
-    def space(self) -> SpaceInfo:
-        with self._lock:
-            used = self._now.used
-            return SpaceInfo(capacity=self.capacity, allocation=used, available=max(0, self.capacity - used))
+    # Changing.
 
     def unused_name(self, path: str) -> str:
         """A hidden path beside `path`, different each time."""
@@ -137,8 +79,6 @@ class MemoryTree:
             directory, slash, _ = path.rpartition("/")
             self._last_inode += 1
             return f"{directory}{slash}.{self._last_inode}"
-
-    # Changing.
 
     def make_directory(self, path: str, *, mode: int) -> None:
         """mkdir(2) with exactly `mode`."""
@@ -153,8 +93,8 @@ class MemoryTree:
             entry = self._place(path)
             if entry[1] in self._now.children(entry[0]):
                 raise failure(errno.EEXIST, path)
-            if stat.S_ISDIR(mode):
-                self._reserve(BLOCK, path)
+            account = self._now.nodes[entry[0]].account
+            self._reserve(BLOCK if stat.S_ISDIR(mode) else 0, path, account, inodes=1)
             self._last_inode += 1
             if stat.S_ISREG(mode):
                 self._unsettled.add(self._last_inode)
@@ -165,7 +105,7 @@ class MemoryTree:
         with self._lock:
             inode = self._resolve(path)
             old = self._file(inode, path)
-            self._reserve(blocks(len(content)) - blocks(len(old)), path)
+            self._reserve(blocks(len(content)) - blocks(len(old)), path, self._now.nodes[inode].account)
             self._unsettled.add(inode)
             self._do(Fill(inode, content, self._clock()))
 
@@ -184,6 +124,12 @@ class MemoryTree:
             bits = None if mode is None else stat.S_IMODE(mode)
             self._do(SetAttributes(self._resolve(path), bits, owner, group, mtime_ns, self._clock()))
 
+    def set_limits(self, path: str, *, capacity: int | None, files: int | None) -> None:
+        """Count a directory by itself, and let it grow no further than this; `None` is no limit."""
+        with self._lock:
+            self._children(path)
+            self._do(SetLimits(self._resolve(path), capacity, files))
+
     def move(self, source: str, target: str, *, replace: bool) -> None:
         """rename(2); with `replace` only a file takes the place of a file."""
         with self._lock:
@@ -198,6 +144,7 @@ class MemoryTree:
                 raise failure(errno.EISDIR, target)
             if replaced == inode:
                 return
+            self._check_same_account(inode, new, target)
             above = self._way(components(target)[:-1])
             if any(node == inode for _, node in above):
                 raise failure(errno.EINVAL, target)
@@ -213,6 +160,8 @@ class MemoryTree:
             above = [step for path in (one, other) for step in self._way(components(path)[:-1])]
             if any(node in inodes for _, node in above):
                 raise failure(errno.EINVAL, other)
+            self._check_same_account(inodes[0], entries[1], other)
+            self._check_same_account(inodes[1], entries[0], one)
             self._do(Exchange(*entries, inodes, tuple(entry for entry, _ in above), self._clock()))
 
     def remove_file(self, path: str) -> None:
@@ -339,62 +288,18 @@ class MemoryTree:
         for operation in needed:
             operation.apply(self._disk)
 
-    def _reserve(self, size: int, path: str) -> None:
-        if self._now.used + size > self.capacity:
+    def _reserve(self, size: int, path: str, account: int, *, inodes: int = 0) -> None:
+        if size > 0 and self._now.used + size > self.capacity:
             raise failure(errno.ENOSPC, path)
+        limits = self._now.accounts.get(account)
+        if limits is not None and not limits.takes(size, inodes):
+            raise failure(errno.EDQUOT, path)
 
-    def _way(self, names: list[str]) -> list[tuple[Entry, int]]:
-        """Each entry on the way along `names`, and the inode that it refers to."""
-        way: list[tuple[Entry, int]] = []
-        inode = ROOT_INODE
-        for name in names:
-            children = self._now.nodes[inode].children
-            if children is None:
-                raise failure(errno.ENOTDIR, "/".join(names))
-            if name not in children:
-                raise failure(errno.ENOENT, "/".join(names))
-            way.append(((inode, name), children[name]))
-            inode = children[name]
-        return way
+    def _check_same_account(self, inode: int, place: Entry, path: str) -> None:
+        """EXDEV for what would take its charge along into another account, as a kernel has it.
 
-    def _resolve(self, path: str) -> int:
-        way = self._way(components(path))
-        return way[-1][1] if way else ROOT_INODE
-
-    def _place(self, path: str) -> Entry:
-        """Where the entry for `path` is or would be; EINVAL for the root, which has none."""
-        names = components(path)
-        if not names:
-            raise failure(errno.EINVAL, path)
-        way = self._way(names[:-1])
-        parent = way[-1][1] if way else ROOT_INODE
-        if self._now.nodes[parent].children is None:
-            raise failure(errno.ENOTDIR, path)
-        return (parent, names[-1])
-
-    def _children(self, path: str) -> dict[str, int]:
-        inode = self._resolve(path)
-        children = self._now.nodes[inode].children
-        if children is None:
-            raise failure(errno.ENOTDIR, path)
-        return children
-
-    def _file(self, inode: int, path: str) -> bytearray:
-        node = self._now.nodes.get(inode)
-        if node is None:
-            raise failure(errno.ESTALE, path)
-        if node.content is None:
-            raise failure(errno.EISDIR, path)
-        return node.content
-
-    def _describe(self, inode: int) -> FileInfo:
-        node = self._now.nodes[inode]
-        return FileInfo(
-            mode=node.mode,
-            owner=node.owner,
-            group=node.group,
-            inode=inode,
-            size=node.size,
-            mtime_ns=node.mtime_ns,
-            ctime_ns=node.ctime_ns,
-        )
+        A directory that is counted by itself may go wherever nothing is.
+        """
+        own = 0 if inode in self._now.accounts else self._now.nodes[inode].account
+        if own != self._now.nodes[place[0]].account:
+            raise failure(errno.EXDEV, path)

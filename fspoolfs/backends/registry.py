@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fspoolfs.backends import btrfs, generic
+from fspoolfs.backends import btrfs, generic, simulated_quota
 from fspoolfs.backends.btrfs import BtrfsFileSystem
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
@@ -37,6 +37,7 @@ class FileSystemKind:
     probe: Callable[[RootDirectory], FileSystem | None]
 
 
+SIMULATED = FileSystemKind(simulated_quota.SimulatedFileSystem.name, simulated_quota.probe)
 GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
 
 
@@ -100,5 +101,5 @@ def default_registry() -> Registry:
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:
-    """Directory pools in memory, on `host`."""
-    return Registry([SimulatedSource(host)])
+    """Directory pools in memory, on `host`, with limits and counters."""
+    return Registry([SimulatedSource(host)], [SIMULATED])

@@ -16,7 +16,7 @@ _POOL_FIELDS: Final = (
     *("type", "capacity", "source", "target"),
     *("permissions", "defaults", "trash", "metadata"),
 )
-_ITEM_FIELDS: Final = ("capacity", "files", "permissions", "limits", "metadata")
+_ITEM_FIELDS: Final = ("capacity", "soft", "files", "permissions", "limits", "metadata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

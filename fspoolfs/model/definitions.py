@@ -58,10 +58,32 @@ class PoolSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoftLimit:
+    """From which usage on people are told of an item: `percent` of its capacity, or `size` in bytes.
+
+    Exactly one of the two is set. Nothing is refused because of it.
+    """
+
+    percent: int | None = None
+    size: int | None = None
+
+    def bytes_of(self, capacity: int | None) -> int | None:
+        """The limit in bytes, rounded up; `None` for a part of a capacity that there is not."""
+        if self.percent is None:
+            return self.size
+        return None if capacity is None else -(-capacity * self.percent // 100)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolDefaults:
-    """What an item gets that does not say otherwise, such as one made by a bare mkdir."""
+    """What an item gets that does not say otherwise, such as one made by a bare mkdir.
+
+    The fields are those of `ItemDefinition`.
+    """
 
     capacity: int | None = None
+    soft: SoftLimit | None = None
+    files: int | None = None
 
 
 #: How long a deleted item stays in the trash when the definition is silent, in seconds.
@@ -107,8 +129,9 @@ class ItemOrigin:
 class ItemDefinition:
     """An `<fs>` document.
 
-    `capacity` limits its bytes, `files` how many files and directories it may hold. `path` is set
-    only when the document names one; an item without lies at /NAME and moves when it is renamed.
+    `capacity` limits its bytes, `files` how many files and directories it may hold; at the limit
+    `soft` people are told. `path` is set only when the document names one; an item without lies at
+    /NAME and moves when it is renamed.
     `limits` are cgroup interface files and their values, in document order.
     """
 
@@ -116,6 +139,7 @@ class ItemDefinition:
     uuid: UUID | None = None
     pool: str | None = None
     capacity: int | None = None
+    soft: SoftLimit | None = None
     files: int | None = None
     path: str | None = None
     permissions: Permissions = field(default_factory=Permissions)
@@ -127,3 +151,8 @@ class ItemDefinition:
     def location(self) -> str:
         """The item's directory, counted from the pool's root, without the leading slash."""
         return self.name if self.path is None else self.path.lstrip("/")
+
+    @property
+    def soft_bytes(self) -> int | None:
+        """The usage in bytes from which on people are told."""
+        return None if self.soft is None else self.soft.bytes_of(self.capacity)

@@ -17,13 +17,12 @@ from uuid import UUID
 from lxml import etree
 
 from fspoolfs.errors import DocumentError, TooLargeError
-from fspoolfs.model import values
+from fspoolfs.model import sizes, values
 from fspoolfs.model.definitions import (
     Host,
     ItemDefinition,
     ItemOrigin,
     Permissions,
-    PoolDefaults,
     PoolDefinition,
     PoolSource,
     PoolType,
@@ -50,7 +49,7 @@ from fspoolfs.model.elements import (
 )
 from fspoolfs.model.formatting import format_item, format_pool
 from fspoolfs.names import check_item_path, check_name, check_target_path, quote
-from fspoolfs.units import parse_duration, parse_size
+from fspoolfs.units import parse_duration
 
 __all__ = ["LIMITS", "MAX_DOCUMENT", "MAX_HOSTS", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
 
@@ -64,13 +63,14 @@ LIMITS: Final = ("io.max", "io.weight", "io.latency", "memory.max", "memory.high
 
 _T = TypeVar("_T")
 _ITEM_ROOTS = frozenset({"fs", "item", "fsitem"})
-_ITEM_PARTS = frozenset(
+_COMMON_PARTS = frozenset(
     {
         *("name", "uuid", "capacity", "allocation", "available"),
         *("source", "target", "permissions", "metadata"),
     }
 )
-_POOL_PARTS = _ITEM_PARTS | {"defaults", "trash"}
+_ITEM_PARTS = _COMMON_PARTS | {"files"}
+_POOL_PARTS = _COMMON_PARTS | {"defaults", "trash"}
 _SOURCE_PARTS: Final[Mapping[PoolType, frozenset[str]]] = {
     PoolType.DIR: frozenset(),
     PoolType.VOLUME: frozenset({"pool", "volume", "device", "format", "options"}),
@@ -149,7 +149,6 @@ def _validated(
 class _Common(NamedTuple):
     name: str
     uuid: UUID | None
-    capacity: int | None
     metadata: str | None
 
 
@@ -163,18 +162,8 @@ def _common(root: Element, parts: Mapping[str, Element]) -> _Common:
     return _Common(
         name=value(parts["name"], check_name),
         uuid=optional(parts, "uuid", values.uuid),
-        capacity=_capacity(parts),
         metadata=_metadata(parts),
     )
-
-
-def _capacity(parts: Mapping[str, Element]) -> int | None:
-    """Bytes; 0 is how a capacity is printed that nobody asked for."""
-    element = parts.get("capacity")
-    if element is None:
-        return None
-    unit = attributes(element, "unit").get("unit")
-    return converted(element, text_of(element), lambda text: parse_size(text, unit)) or None
 
 
 def _metadata(parts: Mapping[str, Element]) -> str | None:
@@ -237,11 +226,11 @@ def _pool(root: Element) -> PoolDefinition:
         name=common.name,
         type=kind,
         uuid=common.uuid,
-        capacity=common.capacity,
+        capacity=sizes.capacity(parts),
         source=_pool_source(root, parts.get("source"), kind),
         target=place.path,
         permissions=_permissions(place.permissions),
-        defaults=_defaults(parts.get("defaults")),
+        defaults=sizes.defaults(parts.get("defaults")),
         trash=_trash(parts.get("trash")),
         metadata=common.metadata,
     )
@@ -322,13 +311,6 @@ def _format(parts: Mapping[str, Element]) -> str | None:
     return None if element is None else attribute(element, empty(element, "type"), "type", values.word)
 
 
-def _defaults(element: Element | None) -> PoolDefaults:
-    if element is None:
-        return PoolDefaults()
-    attributes(element)
-    return PoolDefaults(capacity=_capacity(children(element, frozenset({"capacity"}))))
-
-
 def _trash(element: Element | None) -> TrashPolicy:
     if element is None:
         return TrashPolicy()
@@ -344,11 +326,14 @@ def _item(root: Element) -> ItemDefinition:
     common = _common(root, parts)
     place = _place(parts, check_item_path, _OWNERSHIP_AND_LIMITS)
     pool, origin = _item_source(parts.get("source"))
+    given = sizes.sizes(parts)
     return ItemDefinition(
         name=common.name,
         uuid=common.uuid,
         pool=pool,
-        capacity=common.capacity,
+        capacity=given.capacity,
+        soft=given.soft,
+        files=given.files,
         path=place.path,
         permissions=_permissions(place.permissions),
         limits=_limits(place.permissions.get("cgroups")),

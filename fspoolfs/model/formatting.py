@@ -13,8 +13,10 @@ from fspoolfs.model.definitions import (
     DEFAULT_RETENTION,
     ItemDefinition,
     Permissions,
+    PoolDefaults,
     PoolDefinition,
     PoolSource,
+    SoftLimit,
 )
 from fspoolfs.units import format_duration
 
@@ -27,6 +29,8 @@ def format_pool(definition: PoolDefinition) -> bytes:
     """The canonical <fspool> document, in UTF-8, with a newline at its end."""
     lines = [f"<fspool type='{definition.type}'>"]
     _identity(lines, definition)
+    if definition.capacity is not None:
+        lines.append(f"  <capacity unit='bytes'>{definition.capacity}</capacity>")
     _source(lines, definition.source)
     permissions = _permissions(definition.permissions, "    ")
     if definition.target is not None or permissions:
@@ -35,10 +39,7 @@ def format_pool(definition: PoolDefinition) -> bytes:
             lines.append(f"    <path>{definition.target.translate(_TEXT)}</path>")
         lines += _within("permissions", permissions, "    ")
         lines.append("  </target>")
-    if definition.defaults.capacity is not None:
-        lines.append("  <defaults>")
-        lines.append(f"    <capacity unit='bytes'>{definition.defaults.capacity}</capacity>")
-        lines.append("  </defaults>")
+    lines += _within("defaults", _sizes(definition.defaults, "    "), "  ")
     if definition.trash.retention != DEFAULT_RETENTION:
         lines.append(f"  <trash retention='{format_duration(definition.trash.retention)}'/>")
     return _closed(lines, "fspool", definition.metadata)
@@ -51,6 +52,7 @@ def format_item(definition: ItemDefinition, *, allocation: int | None = None) ->
     """
     lines = ["<fs>"]
     _identity(lines, definition)
+    lines += _sizes(definition, "  ")
     if allocation is not None:
         lines.append(f"  <allocation unit='bytes'>{allocation}</allocation>")
     if definition.pool is not None or definition.origin is not None:
@@ -72,8 +74,22 @@ def _identity(lines: list[str], definition: PoolDefinition | ItemDefinition) -> 
     lines.append(f"  <name>{definition.name.translate(_TEXT)}</name>")
     if definition.uuid is not None:
         lines.append(f"  <uuid>{definition.uuid}</uuid>")
-    if definition.capacity is not None:
-        lines.append(f"  <capacity unit='bytes'>{definition.capacity}</capacity>")
+
+
+def format_soft(soft: SoftLimit) -> str:
+    """A soft limit as its attribute has it: "80%", or bytes."""
+    return f"{soft.size}" if soft.percent is None else f"{soft.percent}%"
+
+
+def _sizes(definition: ItemDefinition | PoolDefaults, indent: str) -> list[str]:
+    """How much an item may hold. A capacity of 0 is no capacity, and may carry a soft limit."""
+    lines = []
+    if definition.capacity is not None or definition.soft is not None:
+        soft = "" if definition.soft is None else f" soft='{format_soft(definition.soft)}'"
+        lines.append(f"{indent}<capacity unit='bytes'{soft}>{definition.capacity or 0}</capacity>")
+    if definition.files is not None:
+        lines.append(f"{indent}<files>{definition.files}</files>")
+    return lines
 
 
 def _closed(lines: list[str], root: str, metadata: str | None) -> bytes:

@@ -11,16 +11,22 @@ from typing import Final
 from uuid import UUID
 
 from fspoolfs.errors import InvalidError
-from fspoolfs.model.definitions import PoolType
+from fspoolfs.model.definitions import PoolType, SoftLimit
 from fspoolfs.model.elements import WHITE
 from fspoolfs.names import check_characters, check_name, check_path, check_target_path, quote
+from fspoolfs.units import parse_size
 
 #: The largest id of a user or group: (uid_t) -1 means "leave it" to chown(2).
 MAX_ID: Final = 2**32 - 2
 #: Bytes of mount options, or of a value for a cgroup's file: less than a page (mount(2)).
 MAX_LINE: Final = 4095
+#: The most files that an item can be limited to, as for sizes what 64 bits with a sign can count.
+MAX_FILES: Final = 2**63 - 1
 
 _DECIMAL = re.compile("-1|0*([0-9]{1,10})")
+_COUNT = re.compile("0*([0-9]{1,19})")
+_PERCENT = re.compile("0*([0-9]{1,3})%")
+_SIZE = re.compile(r"([0-9]+)[ \t]*([A-Za-z]*)")
 _OCTAL = re.compile("0*([0-7]{1,4})")
 _UUID = re.compile("[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _WORD = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
@@ -66,6 +72,29 @@ def owner(text: str) -> int | None:
 def port(text: str) -> int:
     """A port of TCP or UDP."""
     return _number(text, 1, 65535)
+
+
+def files(text: str) -> int:
+    """How many files and directories an item may hold."""
+    match = _COUNT.fullmatch(text.strip(WHITE))
+    number = 0 if match is None else int(match[1])
+    if not 1 <= number <= MAX_FILES:
+        raise InvalidError(
+            f"{quote(text)} is not a number of files; write a whole number from 1 on, or leave it out"
+        )
+    return number
+
+
+def soft_limit(text: str) -> SoftLimit:
+    """A part of a capacity, such as "80%", or a size, such as "4GiB"."""
+    request = text.strip(WHITE)
+    percent, size = _PERCENT.fullmatch(request), _SIZE.fullmatch(request)
+    if percent is not None and 1 <= int(percent[1]) <= 100:
+        return SoftLimit(percent=int(percent[1]))
+    limit = parse_size(size[1], size[2] or None) if size is not None else 0
+    if limit == 0:
+        raise InvalidError(f"{quote(text)} is not a soft limit; write 1% to 100%, or a size such as 4GiB")
+    return SoftLimit(size=limit)
 
 
 def pool_type(text: str) -> PoolType:

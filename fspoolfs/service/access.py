@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fspoolfs.errors import AccessError
-from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefaults
 
 
 def _no_groups() -> frozenset[int]:
@@ -39,6 +39,14 @@ class Caller:
 
 #: The daemon itself, for what it does on its own account.
 DAEMON = Caller(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid())
+
+#: The fields of an item's definition that only the pool's owner chooses, in words.
+OWNER_CHOOSES = {
+    "capacity": "capacity",
+    "soft": "soft limit",
+    "files": "files limit",
+    "limits": "cgroup limit",
+}
 
 #: The mode of `items/` and of an item where nothing else is said.
 DEFAULT_MODE = 0o755
@@ -78,6 +86,17 @@ def check_create(pool: str, permissions: Permissions, caller: Caller) -> None:
 def owns_pool(permissions: Permissions, caller: Caller) -> bool:
     """Whether `caller` may say how large items are and whose they are."""
     return caller.administers or caller.uid == pool_permissions(permissions)[1]
+
+
+def check_sizes(pool: Permissions, wanted: ItemDefinition, given: PoolDefaults, caller: Caller) -> None:
+    """Refuse sizes of a new item that differ from those that it would be `given` anyway."""
+    if owns_pool(pool, caller):
+        return
+    for name in ("capacity", "soft", "files"):
+        if getattr(wanted, name) not in (None, getattr(given, name)):
+            raise AccessError(
+                f"the {OWNER_CHOOSES[name]} of item {wanted.name} is the pool owner's to choose"
+            )
 
 
 def new_item_permissions(pool: Permissions, wanted: Permissions, caller: Caller) -> Permissions:
@@ -121,7 +140,7 @@ def check_redefine(
         return
     if caller.uid != old.permissions.owner:
         raise AccessError(f"user {caller.uid} may not change item {old.name}: it belongs to another user")
-    for name in ("capacity", "limits"):
+    for name, words in OWNER_CHOOSES.items():
         if name in changed:
-            raise AccessError(f"the {name} of item {old.name} is the pool owner's to change")
+            raise AccessError(f"the {words} of item {old.name} is the pool owner's to change")
     check_owner(new.permissions, caller, allowed_group=old.permissions.group)

@@ -29,6 +29,7 @@ from fspoolfs.errors import (
 )
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.service import limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.intents import Intent, Outcome
 
@@ -160,7 +161,7 @@ class CreateItem(ItemChange):
 
     def prepare(self) -> bytes:
         location = self.definition.location
-        self.filesystem.check(self.definition)
+        limits.check(self.filesystem, self.definition)
         found = self.is_directory(location)
         if found is not None:
             if self._adopter is None or not found:
@@ -187,7 +188,8 @@ class CreateItem(ItemChange):
             self.definition.permissions,
             Permissions(mode=stat.S_IMODE(info.mode), owner=info.owner, group=info.group),
         )
-        self._adopted = replace(self.definition, permissions=real)
+        # What is nobody's item yet has no limits to go back to either.
+        self._adopted = replace(self.definition, permissions=real, capacity=None, soft=None, files=None)
         self.definition = replace(
             self.definition,
             permissions=Permissions(
@@ -256,9 +258,10 @@ class UpdateItem(ItemChange):
         self._new = new
 
     def prepare(self) -> bytes:
-        self.filesystem.check(self._new)
+        limits.check(self.filesystem, self._new)
         if not self.is_directory(self._old.location):
             raise NotFoundError(f"{self.what}: its directory /{self._old.location} is missing")
+        limits.check_fits(self.filesystem, self.what, self._old, self._new)
         return self._intent(self._new)
 
     def _intent(self, definition: ItemDefinition) -> bytes:

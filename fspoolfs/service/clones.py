@@ -12,10 +12,10 @@ import trio
 from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import Cloner, Measurer, Snapshotter
 from fspoolfs.errors import AccessError, FspoolError, StorageError, UnsupportedError
-from fspoolfs.model.definitions import ItemDefinition, ItemOrigin
+from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, PoolDefaults
 from fspoolfs.model.states import ItemVerb, enter_item
 from fspoolfs.progress import Progress
-from fspoolfs.service import access
+from fspoolfs.service import access, limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork
@@ -35,17 +35,33 @@ class Clones(ItemWork):
         """Make a new item that holds what `item` holds."""
         self.check_present(pool, pool.active(), item)
         access.check_create(pool.name, pool.definition.permissions, caller)
-        wanted = replace(
-            item.definition,
+        wanted = ItemDefinition(
             name=new_name,
-            uuid=None,
-            path=None,
+            limits=item.definition.limits,
             origin=ItemOrigin(fs=item.name, snapshot=snapshot),
-            # A clone is as large as its original without being the pool owner's choice.
-            capacity=None,
         )
-        definition = replace(self.complete(pool, wanted, caller), capacity=item.definition.capacity)
-        await self.clone(pool, definition, caller)
+        await self.clone(pool, self.complete_clone(pool, wanted, caller), caller)
+
+    def complete_clone(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> ItemDefinition:
+        """The definition of a clone as it will be stored; what it leaves out is as with its origin.
+
+        So a clone may be as large as its origin without that being the pool owner's choice.
+        """
+        assert wanted.origin is not None
+        source = self.find(pool, wanted.origin.fs)
+        self._check_may_read(source, caller)
+        origin, said = source.definition, wanted.permissions
+        inherited = replace(
+            wanted,
+            metadata=origin.metadata if wanted.metadata is None else wanted.metadata,
+            permissions=Permissions(
+                mode=origin.permissions.mode if said.mode is None else said.mode,
+                owner=origin.permissions.owner if said.owner is None else said.owner,
+                group=origin.permissions.group if said.group is None else said.group,
+            ),
+        )
+        sizes = PoolDefaults(capacity=origin.capacity, soft=origin.soft, files=origin.files)
+        return self.complete(pool, inherited, caller, given=sizes)
 
     async def clone(self, pool: Pool, definition: ItemDefinition, caller: Caller) -> Item:
         attached = pool.active()
@@ -67,7 +83,7 @@ class Clones(ItemWork):
         staging = layout.staging(item.uuid)
 
         def copy(progress: Progress) -> None:
-            filesystem.check(definition)
+            limits.check(filesystem, definition)
             # A rename may have come first.
             origin = layout.snapshot(source.uuid, snapshot.entry) if snapshot else source.definition.location
             cloner.clone(origin, staging, definition, progress)

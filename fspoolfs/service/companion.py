@@ -1,4 +1,4 @@
-"""What goes on beside an active pool until it is stopped: purging, expiry, a look at its root."""
+"""What goes on beside an active pool until it is stopped: purging, expiry, looks at its limits and root."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fspoolfs.service.context import Context
 from fspoolfs.service.objects import Attached, Pool
 from fspoolfs.service.sweeper import expire, sweep
 from fspoolfs.service.trash import Trash
+from fspoolfs.service.watching import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,10 @@ VERIFY_INTERVAL = 15.0
 class Companion:
     """Starts and ends the background work of each active pool."""
 
-    def __init__(self, context: Context, trash: Trash, nursery: trio.Nursery) -> None:
+    def __init__(self, context: Context, trash: Trash, watcher: Watcher, nursery: trio.Nursery) -> None:
         self._context = context
         self._trash = trash
+        self._watcher = watcher
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
         self._verifying: set[int] = set()
@@ -40,6 +42,7 @@ class Companion:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(sweep, pool, attached, self._context)
                         nursery.start_soon(expire, pool, attached, self._trash)
+                        nursery.start_soon(self._watcher.watch, pool, attached)
                         nursery.start_soon(self._verify_regularly, pool)
             except Exception as error:
                 # One pool's trouble, foreseen or not, ends neither the daemon nor the others.

@@ -13,6 +13,7 @@ from fspoolfs.service.access import DAEMON, Caller
 from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
+from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
 from fspoolfs.service.items import Items
@@ -25,6 +26,7 @@ from fspoolfs.service.space import Spaces
 from fspoolfs.service.store import Store
 from fspoolfs.service.trash import Trash
 from fspoolfs.service.usage import UseFinder
+from fspoolfs.service.watching import Watcher
 
 
 class Service:
@@ -52,12 +54,13 @@ class Service:
         exposure = Exposure(state / "snapshots", mounter)
         self.snapshots = Snapshots(self.context, exposure)
         self.items = Items(self.context, self.clones)
+        self.counts = Counts()
         self.lifecycle = Lifecycle(
             self.context,
             self.store,
             registry,
             self.pools,
-            Companion(self.context, self.trash, nursery),
+            Companion(self.context, self.trash, Watcher(self.context, self.counts), nursery),
             exposure,
             nursery,
         )

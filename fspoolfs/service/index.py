@@ -20,13 +20,14 @@ from uuid import UUID
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import FspoolError
+from fspoolfs.model import formatting, values
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.infos import FileInfo
 from fspoolfs.names import check_item_path
 
 log = logging.getLogger(__name__)
 
-_HEAD = {"fspoolfs-index": 2}
+_HEAD = {"fspoolfs-index": 3}
 _LIMIT = 256 << 20
 _ROWS_PER_LINE = 200
 #: Files younger than this when the index is written are left out, in nanoseconds: more than the
@@ -62,6 +63,8 @@ def _to_row(definition: ItemDefinition) -> list[str | int | None]:
     return [
         definition.uuid.int,
         definition.capacity,
+        None if definition.soft is None else formatting.format_soft(definition.soft),
+        definition.files,
         definition.path,
         permissions.mode,
         permissions.owner,
@@ -92,17 +95,20 @@ class Index:
         if row is None:
             return None
         try:
-            _, inode, size, mtime_ns, ctime_ns, uuid, capacity, path, mode, owner, group = row
+            _, inode, size, mtime_ns, ctime_ns, uuid, *sizes, path, mode, owner, group = row
+            capacity, soft, files = sizes
             if (inode, size, mtime_ns, ctime_ns) != (info.inode, info.size, info.mtime_ns, info.ctime_ns):
                 return None
             if path is not None:
                 path = check_item_path(path)
-            if not (capacity is None or int(capacity) > 0):
+            if not all(value is None or int(value) > 0 for value in (capacity, files)):
                 return None
             return ItemDefinition(
                 name=name,
                 uuid=UUID(int=uuid),
                 capacity=capacity,
+                soft=None if soft is None else values.soft_limit(soft),
+                files=files,
                 path=path,
                 permissions=self._share(mode, owner, group),
             )

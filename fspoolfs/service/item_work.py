@@ -11,14 +11,13 @@ import trio
 
 from fspoolfs import names
 from fspoolfs.errors import (
-    AccessError,
     BusyError,
     ExistsError,
     InactiveError,
     InvalidError,
     NotFoundError,
 )
-from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.model.definitions import ItemDefinition, PoolDefaults
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import access, usage
 from fspoolfs.service.access import Caller
@@ -36,23 +35,30 @@ class ItemWork:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def complete(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> ItemDefinition:
-        """The definition as it will be stored: owner, mode, uuid and the pool's defaults filled in."""
+    def complete(
+        self, pool: Pool, wanted: ItemDefinition, caller: Caller, *, given: PoolDefaults | None = None
+    ) -> ItemDefinition:
+        """The definition as it will be stored: owner, mode and uuid filled in, and how much it may hold.
+
+        The latter is what is `given`: the pool's defaults, where nothing else is.
+        """
+        given = given or pool.definition.defaults
         name = names.check_name(wanted.name)
         if wanted.pool not in (None, pool.name):
             raise InvalidError(f"item {name} names pool {wanted.pool} as its source, not {pool.name}")
         path = names.check_item_path(wanted.path) if wanted.path is not None else None
         if wanted.uuid is not None:
             self._check_uuid_free(pool, wanted.uuid)
-        if wanted.capacity is not None and not access.owns_pool(pool.definition.permissions, caller):
-            raise AccessError(f"the capacity of item {name} is the pool owner's to choose")
+        access.check_sizes(pool.definition.permissions, wanted, given, caller)
         return replace(
             wanted,
             name=name,
             uuid=wanted.uuid or uuid4(),
             pool=None,
             path=None if path == f"/{name}" else path,
-            capacity=pool.definition.defaults.capacity if wanted.capacity is None else wanted.capacity,
+            capacity=given.capacity if wanted.capacity is None else wanted.capacity,
+            soft=given.soft if wanted.soft is None else wanted.soft,
+            files=given.files if wanted.files is None else wanted.files,
             permissions=access.new_item_permissions(pool.definition.permissions, wanted.permissions, caller),
         )
 

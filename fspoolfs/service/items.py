@@ -39,9 +39,10 @@ class Items(ItemWork):
         attached = pool.active()
         if not via_tree:
             access.check_create(pool.name, pool.definition.permissions, caller)
-        definition = self.complete(pool, wanted, caller)
-        if definition.origin is not None:
+        if wanted.origin is not None:
+            definition = self._clones.complete_clone(pool, wanted, caller)
             return await self._clones.clone(pool, definition, caller)
+        definition = self.complete(pool, wanted, caller)
         item, lease = await self.reserve(pool, attached, definition)
 
         def done(error: Exception | None) -> None:
@@ -81,13 +82,19 @@ class Items(ItemWork):
         return await self._change(pool, item, merged, caller)
 
     async def _change(
-        self, pool: Pool, item: Item, make: Callable[[ItemDefinition], ItemDefinition], caller: Caller
+        self,
+        pool: Pool,
+        item: Item,
+        make: Callable[[ItemDefinition], ItemDefinition],
+        caller: Caller,
+        *,
+        verb: ItemVerb = ItemVerb.DEFINE,
     ) -> Item:
         """Give `item` the definition that `make` makes of the one it has when its turn has come."""
         attached = pool.active()
         lease = await self.lock(pool, attached, item)
         try:
-            working = enter_item(item.name, item.state, ItemVerb.DEFINE)
+            working = enter_item(item.name, item.state, verb)
             old = item.definition
             new = make(old)
             changed = model_changes.item_changes(old, new)
@@ -139,10 +146,15 @@ class Items(ItemWork):
         await self._change(pool, item, with_permissions, caller)
 
     async def set_capacity(self, pool: Pool, item: Item, capacity: int | None, caller: Caller) -> None:
-        """`None` lifts the limit."""
+        """`None` lifts the limit, and with it a soft limit that is a part of it."""
         if not access.owns_pool(pool.definition.permissions, caller):
             raise AccessError(f"the capacity of item {item.name} is the pool owner's to change")
-        await self._change(pool, item, lambda old: replace(old, capacity=capacity), caller)
+
+        def resized(old: ItemDefinition) -> ItemDefinition:
+            meaningless = capacity is None and old.soft is not None and old.soft.percent is not None
+            return replace(old, capacity=capacity, soft=None if meaningless else old.soft)
+
+        await self._change(pool, item, resized, caller, verb=ItemVerb.RESIZE)
 
     async def rename(self, pool: Pool, name: str, new_name: str, *, via_tree: bool = False) -> None:
         """Raises `ExistsError` when the new name is taken, `BusyError` when the item is in use."""

@@ -1,6 +1,7 @@
 """What a Prometheus server scrapes: pools by state, items, space, events, requests.
 
-The cost is bounded: nothing here asks storage, the numbers are those that were seen last.
+The cost is bounded: nothing here asks storage, the numbers are those that were seen last. Whoever
+shows them may have `fspoolfs.service.counting` look first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from fspoolfs import __version__
 from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service import item_metrics, limits
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.pools import Pools
 
@@ -26,6 +28,7 @@ class Metrics:
 
     def __init__(self, pools: Pools, events: EventLog) -> None:
         self._registry = CollectorRegistry()
+        self._pools = pools
         self._registry.register(_PoolCollector(pools))
         self._events = Counter("fspoolfs_events", "Events by kind.", ["kind"], registry=self._registry)
         self._failures = Counter(
@@ -59,7 +62,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + item_metrics.text(self._pools)
 
 
 class _PoolCollector:
@@ -80,6 +83,9 @@ class _PoolCollector:
         space = GaugeMetricFamily(
             "fspoolfs_pool_bytes", "Bytes of the pool's file system, as last seen.", labels=["pool", "kind"]
         )
+        promised = GaugeMetricFamily(
+            "fspoolfs_pool_promised_bytes", "The sum of the capacities of all items.", labels=["pool"]
+        )
         for pool in self._pools:
             for state in PoolState:
                 states.add_metric([pool.name, state], float(pool.state is state))
@@ -89,8 +95,9 @@ class _PoolCollector:
             for item_state in ItemState:
                 items.add_metric([pool.name, item_state], tally[item_state])
             trash.add_metric([pool.name], len(pool.trash))
+            promised.add_metric([pool.name], limits.promised(pool.items.values()).size)
             if pool.space is not None:
                 space.add_metric([pool.name, "capacity"], pool.space.capacity)
                 space.add_metric([pool.name, "allocation"], pool.space.allocation)
                 space.add_metric([pool.name, "available"], pool.space.available)
-        yield from (states, items, trash, space)
+        yield from (states, items, trash, space, promised)

@@ -55,7 +55,9 @@ class Item:
     """
 
     __slots__ = (
+        "above_soft",
         "changed",
+        "counted",
         "definition",
         "error",
         "job",
@@ -80,6 +82,10 @@ class Item:
         self.snapshots: Mapping[str, Snapshot] = _NOTHING
         #: The jobs that read what it holds; until they have ended it can be renamed, but not deleted.
         self.readers: list[Job] = []
+        #: What the storage counted when it was last looked at.
+        self.counted: UsageInfo | None = None
+        #: Whether it held its soft limit or more when that was last looked at; `None` without one.
+        self.above_soft: bool | None = None
 
     @property
     def name(self) -> str:

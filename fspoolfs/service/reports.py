@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 from fspoolfs import units
 from fspoolfs.backends import layout
-from fspoolfs.model.infos import Feature, SpaceInfo
+from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service import limits
 from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
 
 #: The states in which an item has a problem.
@@ -56,6 +58,7 @@ def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
             ("Allocation", size(space.allocation) if space else ""),
             ("Available", size(space.available) if space else ""),
             ("Items", str(len(pool.items)) if pool.attached else ""),
+            ("Promised", _promise(pool, space) if pool.attached else ""),
             ("Trash", f"{len(pool.trash)} items" if pool.attached else ""),
             ("Trash keeps", units.format_duration(retention) if retention else "nothing"),
             ("Purging", pool.purging.amount() if pool.purging and pool.purging.running else ""),
@@ -63,10 +66,25 @@ def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
     )
 
 
-def item_info(pool: Pool, item: Item) -> str:
+def _promise(pool: Pool, space: SpaceInfo | None) -> str:
+    """What the items may come to hold together: "12.00 GiB, 120% of the capacity; 3 without a capacity"."""
+    promise = limits.promised(pool.items.values())
+    if not promise.size:
+        return ""
+    percent = f", {percentage(promise.size, space.capacity)} of the capacity" if space else ""
+    rest = f"; {promise.unlimited} without a capacity" if promise.unlimited else ""
+    return f"{size(promise.size)}{percent}{rest}"
+
+
+def percentage(part: int, whole: int) -> str:
+    """Whole percent, rounded down: 100% is not said of what is almost full."""
+    return f"{part * 100 // whole}%" if whole else "more"
+
+
+def item_info(pool: Pool, item: Item, counted: UsageInfo | None) -> str:
+    """`counted` is what the storage says now that the item holds, `None` where it does not say."""
     definition = item.definition
     permissions = definition.permissions
-    measured = item.measured
     origin = definition.origin
     return lines(
         [
@@ -80,16 +98,40 @@ def item_info(pool: Pool, item: Item) -> str:
             ("Owner", f"{permissions.owner}:{permissions.group}"),
             ("Mode", f"{permissions.mode or 0:04o}"),
             ("Capacity", "none" if definition.capacity is None else size(definition.capacity)),
-            (
-                "Allocation",
-                f"{size(measured.usage.allocation)} in {measured.usage.inodes or 0} files and directories, "
-                f"measured {when(measured.time)}"
-                if measured
-                else "unknown (write measure into status to count it)",
-            ),
+            ("Soft limit", _soft_limit(item)),
+            ("Files", _files(definition, counted)),
+            ("Allocation", _allocation(item, counted)),
             ("Snapshots", str(len(item.snapshots)) if item.snapshots else ""),
             ("Clone of", origin.fs + (f" at {origin.snapshot}" if origin.snapshot else "") if origin else ""),
         ]
+    )
+
+
+def _soft_limit(item: Item) -> str:
+    soft, limit = item.definition.soft, item.definition.soft_bytes
+    if soft is None or limit is None:
+        return ""
+    part = "" if soft.percent is None else f" ({soft.percent}%)"
+    return f"{size(limit)}{part}{', reached' if item.above_soft else ''}"
+
+
+def _files(definition: ItemDefinition, counted: UsageInfo | None) -> str:
+    """How many files and directories there are, and how many there may be."""
+    held = str(counted.inodes) if counted is not None and counted.inodes is not None else ""
+    most = "" if definition.files is None else f"at most {definition.files}"
+    return ", ".join(filter(None, (held, most)))
+
+
+def _allocation(item: Item, counted: UsageInfo | None) -> str:
+    measured, capacity = item.measured, item.definition.capacity
+    if counted is not None:
+        part = f", {percentage(counted.allocation, capacity)} of the capacity" if capacity else ""
+        return f"{size(counted.allocation)}{part}"
+    if measured is None:
+        return "unknown (write measure into status to count it)"
+    return (
+        f"{size(measured.usage.allocation)} in {measured.usage.inodes or 0} files and directories, "
+        f"measured {when(measured.time)}"
     )
 
 

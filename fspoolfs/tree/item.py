@@ -9,7 +9,6 @@ import trio
 
 from fspoolfs import names, units
 from fspoolfs.backends import layout
-from fspoolfs.backends.filesystem import Usage
 from fspoolfs.errors import InvalidError
 from fspoolfs.model import documents, formatting
 from fspoolfs.model.definitions import Permissions
@@ -117,24 +116,27 @@ async def _cancel(directory: ItemDirectory, data: bytes, caller: Caller) -> None
 
 
 async def _allocation(directory: ItemDirectory) -> str:
-    """What the kernel counts, or what was measured last, or that nobody knows."""
-    attached, item = directory.pool.attached, directory.item
-    if attached is not None and isinstance(attached.filesystem, Usage):
-        counter: Usage = attached.filesystem
-        found = await trio.to_thread.run_sync(
-            counter.usage,
-            item.definition.location,
-            limiter=directory.pool.limiter,
-            abandon_on_cancel=True,
-        )
-        return values.number(found.allocation)
-    return values.number(item.measured.usage.allocation if item.measured else None)
+    """What the storage counts, or what was measured last, or that nobody knows."""
+    item = directory.item
+    counted = await directory.service.counts.of(directory.pool, item)
+    known = counted or (item.measured.usage if item.measured else None)
+    return values.number(known.allocation if known else None)
 
 
 async def _available(directory: ItemDirectory) -> str:
     """What is left below the item's capacity, or in the pool where it has none."""
-    space = await directory.service.spaces.of(directory.pool)
-    return values.number(space.available if space else None)
+    service, pool, capacity = directory.service, directory.pool, directory.item.definition.capacity
+    space = await service.spaces.of(pool)
+    if space is None or capacity is None:
+        return values.number(space.available if space else None)
+    counted = await service.counts.of(pool, directory.item)
+    room = None if counted is None else max(0, capacity - counted.allocation)
+    return values.number(None if room is None else min(room, space.available))
+
+
+async def _info(directory: ItemDirectory) -> str:
+    pool, item = directory.pool, directory.item
+    return reports.item_info(pool, item, await directory.service.counts.of(pool, item))
 
 
 async def _users(directory: ItemDirectory) -> str:
@@ -193,7 +195,7 @@ ItemDirectory.table = table(
         store=_cancel,
         whose=_owner,
     ),
-    File[ItemDirectory](name="info", show=lambda at: reports.item_info(at.pool, at.item), whose=_owner),
+    File[ItemDirectory](name="info", ask=_info, whose=_owner),
     File[ItemDirectory](name="uuid", show=lambda at: f"{at.item.uuid}\n", whose=_owner),
     # Its size is not the item owner's to choose: the file belongs to the pool's owner.
     File[ItemDirectory](name="capacity", mode=0o644, show=_capacity, store=_set_capacity, whose=_pool_owner),

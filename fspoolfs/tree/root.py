@@ -53,6 +53,7 @@ async def _define(root: Root, data: bytes, caller: Caller) -> None:
 
 
 async def _metrics(root: Root) -> bytes:
+    await root.service.counts.refresh(root.service.pools)
     return root.service.metrics.text()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from fspoolfs.backends import btrfs, generic
+from fspoolfs.backends import btrfs, generic, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
@@ -93,6 +93,7 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "btrfs-plain": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-plain")),
     "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
     "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
+    "simulated": FileSystemCase(simulated_quota.probe, ROOTS["memory"]),
 }
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),

@@ -71,9 +71,10 @@ def test_a_pool_says_why_it_cannot_grow(some_pool: Path) -> None:
     "inner",
     [
         "<capacity unit='GiB'>5</capacity>",
+        "<files>1000</files>",
         "<permissions><cgroups><io.max>rbps=10485760 wiops=120</io.max></cgroups></permissions>",
     ],
-    ids=["capacity", "io.max"],
+    ids=["capacity", "files", "io.max"],
 )
 def test_an_item_with_a_limit_that_nothing_enforces_is_not_made(
     tree: ControlTree, some_pool: Path, inner: str
@@ -83,6 +84,12 @@ def test_an_item_with_a_limit_that_nothing_enforces_is_not_made(
     assert "enforced" in last_error(some_pool)
     assert not (some_pool / "items" / "limited").exists()
     assert not (some_pool / "root" / "limited").exists()
+
+
+def test_a_soft_limit_that_nobody_would_be_told_of_is_refused(item: Path) -> None:
+    with refused(errno.EOPNOTSUPP):
+        request(item / "config.xml", f"<fs><name>{item.name}</name><capacity soft='4GiB'>0</capacity></fs>")
+    assert "nobody would be told at the soft limit" in last_error(item)
 
 
 def test_a_default_capacity_that_nothing_enforces_refuses_the_bare_mkdir(tree: ControlTree) -> None:

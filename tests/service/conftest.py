@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fspoolfs.backends.registry import simulated_registry
+from fspoolfs.backends.registry import Registry, simulated_registry
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
@@ -36,12 +36,13 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
         state: str = "state",
         finder: UseFinder | None = None,
         grace: float = 5.0,
+        registry: Registry | None = None,
     ) -> AsyncIterator[Service]:
         async with trio.open_nursery() as nursery:
             service = Service(
                 state=tmp_path / state,
                 storage=Path("/storage"),
-                registry=simulated_registry(machine or host),
+                registry=registry or simulated_registry(machine or host),
                 finder=finder or NoUses(),
                 mounter=None,
                 nursery=nursery,

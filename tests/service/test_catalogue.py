@@ -13,7 +13,7 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.errors import CorruptError
 from fspoolfs.model import formatting
-from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions
+from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, SoftLimit
 from fspoolfs.service import catalogue, identity, trashcan
 from fspoolfs.service.objects import Item, TrashEntry
 
@@ -79,6 +79,8 @@ def test_a_root_without_an_index_is_read_whole(pool: Pool) -> None:
 
 def test_what_the_index_knows_is_not_read_again_and_is_the_same(pool: Pool) -> None:
     pool.add(item("deep", uuid=uuid4(), path="/i/n/deep"), directory=False)
+    pool.add(item("large", uuid=uuid4(), capacity=1 << 40, soft=SoftLimit(percent=80), files=1000))
+    pool.add(item("open", uuid=uuid4(), soft=SoftLimit(size=4096)))
     before = pool.definitions()
     pool.index()
     assert set(pool.load()) == set(before)
@@ -118,7 +120,7 @@ def test_definitions_with_more_in_them_are_always_read(pool: Pool, extra: dict[s
     assert pool.definitions()["rich"] == rich
 
 
-HEAD = b'{"fspoolfs-index": 2}\n'
+HEAD = b'{"fspoolfs-index": 3}\n'
 
 
 @pytest.mark.parametrize(
@@ -128,15 +130,15 @@ HEAD = b'{"fspoolfs-index": 2}\n'
         b"{",
         b"[]",
         b"\xff\xfe",
-        b'{"fspoolfs-index": 1}\n[["i0.xml"]]',
+        b'{"fspoolfs-index": 2}\n[["i0.xml"]]',
         HEAD + b"{",
         HEAD + b"null",
         HEAD + b"[[]]",
         HEAD + b'[["i0.xml"]]',
-        HEAD + b'[["i0.xml", null, null, null, null, null, null, null, null, null, null]]',
+        HEAD + b'[["i0.xml", null, null, null, null, null, null, null, null, null, null, null, null]]',
         HEAD + b"[[[]]]",
         HEAD + b'{"a": 1}',
-        HEAD + b'[["gone.xml", 1, 2, 3, 4, 5, null, null, 1, 2, 3]]',
+        HEAD + b'[["gone.xml", 1, 2, 3, 4, 5, null, null, null, null, 1, 2, 3]]',
     ],
 )
 def test_an_index_of_no_use_costs_nothing_but_time(pool: Pool, index: bytes) -> None:
@@ -145,7 +147,7 @@ def test_an_index_of_no_use_costs_nothing_but_time(pool: Pool, index: bytes) -> 
     assert pool.definitions() == before
 
 
-@pytest.mark.parametrize("field", range(1, 11))
+@pytest.mark.parametrize("field", range(1, 13))
 @pytest.mark.parametrize("value", [None, 1, "x", [], -1])
 def test_a_row_with_nonsense_in_it_fails_no_start(pool: Pool, field: int, value: object) -> None:
     pool.index()

@@ -69,6 +69,10 @@ async def change(service: Service, pool: Pool) -> None:
     )
 
 
+async def resize(service: Service, pool: Pool) -> None:
+    await service.items.set_capacity(pool, pool.items["web"], 1 << 20, ROOT)
+
+
 async def rename(service: Service, pool: Pool) -> None:
     await service.items.rename(pool, "web", "shop")
 
@@ -157,6 +161,7 @@ OPERATIONS: list[Operation] = [
     create_deep,
     adopt,
     change,
+    resize,
     rename,
     rename_chain,
     delete,
@@ -224,8 +229,12 @@ def look(machine: SimulatedHost, pool: Pool) -> Seen:
 
 
 def check_nothing_is_left_over(machine: SimulatedHost, pool: Pool) -> None:
-    """Every directory belongs to an item, and every definition to a directory."""
+    """Every directory belongs to an item, with its limits, and every definition to a directory."""
     root = MemoryRoot(machine.trees[TARGET], TARGET)
+    for one in pool.items.values():
+        account = root.tree.account(one.definition.location)
+        assert account is not None
+        assert account.capacity == one.definition.capacity
     owned = {one.definition.location.split("/")[0] for one in pool.items.values()}
     # A directory above an item that was not made after all may stay, empty.
     assert set(root.names("")) <= owned | {layout.OWN, "customers", "found"}

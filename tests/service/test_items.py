@@ -17,9 +17,8 @@ from fspoolfs.errors import (
     InactiveError,
     InvalidError,
     NotFoundError,
-    UnsupportedError,
 )
-from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, PoolDefaults
+from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions
 
 from .conftest import Running
 from .scenes import (
@@ -81,7 +80,6 @@ async def test_items_outlive_the_service_exactly_as_they_were(running: Running, 
         (item(".hidden"), errno.EINVAL, "begins with '.'"),
         (item("x" * 201), errno.EINVAL, "201 bytes long"),
         (item("new", pool="lake"), errno.EINVAL, "names pool lake"),
-        (item("new", capacity=1 << 30), errno.EOPNOTSUPP, "no capacity can be enforced"),
         (item("new", limits=(("io.max", "rbps=1"),)), errno.EOPNOTSUPP, "io.max cannot be enforced"),
         (item("new", origin=ItemOrigin(fs="nothing")), errno.ENOENT, "no item nothing"),
         (item("new", origin=ItemOrigin(fs="web", snapshot="s")), errno.ENOENT, "no snapshot s"),
@@ -124,14 +122,6 @@ async def test_items_do_not_lie_in_one_another(running: Running) -> None:
         for name in ("deep", "new"):
             await service.trash.delete(pool, name)
         await service.items.create(pool, item("c", path="/a/b"), ROOT, adopt=False)
-
-
-async def test_an_item_gets_what_the_pool_gives_by_default(running: Running) -> None:
-    async with running() as service:
-        pool = await active_pool(service, defaults=PoolDefaults(capacity=1 << 30))
-        with pytest.raises(UnsupportedError, match="no capacity can be enforced"):
-            await service.items.create(pool, item("web"), ROOT, adopt=False)
-        assert pool.items == {}
 
 
 async def test_an_inactive_pool_makes_no_items(running: Running) -> None:

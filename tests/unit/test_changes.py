@@ -20,6 +20,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    SoftLimit,
     TrashPolicy,
 )
 
@@ -39,7 +40,7 @@ ITEM = ItemDefinition(name="web", uuid=ONE, pool="tank", capacity=GiB, origin=It
 
 LIVE: dict[str, Any] = {
     "permissions": Permissions(mode=0o700, owner=5),
-    "defaults": PoolDefaults(capacity=GiB),
+    "defaults": PoolDefaults(capacity=GiB, soft=SoftLimit(percent=80), files=1000),
     "trash": TrashPolicy(retention=0),
     "metadata": "<metadata><a/></metadata>",
     "capacity": 11 * GiB,
@@ -132,6 +133,7 @@ def test_a_pool_is_completed_with_what_it_leaves_out_only() -> None:
 
 ITEM_LIVE: dict[str, Any] = {
     "capacity": 2 * GiB,
+    "soft": SoftLimit(percent=80),
     "files": 1000,
     "permissions": Permissions(owner=1000),
     "limits": (("pids.max", "5"),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +23,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    SoftLimit,
     TrashPolicy,
 )
 
@@ -98,6 +100,14 @@ def test_an_item_has_three_names_for_its_root(root: str) -> None:
     assert documents.parse(document) == documents.parse_item(document) == ItemDefinition(name="i")
 
 
+def test_the_example_of_the_readme_is_accepted() -> None:
+    text = (DOCUMENTS.parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert documents.parse(example.encode()) == ItemDefinition(
+        name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
+    )
+
+
 # The order of elements, and what stands between them
 
 
@@ -162,6 +172,45 @@ def test_a_capacity_is_bytes_and_zero_is_not_said(text: str, capacity: int | Non
     assert item(text).capacity == capacity
     assert dir_pool(text).capacity == capacity
     assert dir_pool(f"<defaults>{text}</defaults>").defaults == PoolDefaults(capacity=capacity)
+
+
+@pytest.mark.parametrize(
+    ("text", "soft"),
+    [
+        ("<capacity unit='GiB' soft='80%'>5</capacity>", SoftLimit(percent=80)),
+        ("<capacity soft=' 1% '>5</capacity>", SoftLimit(percent=1)),
+        ("<capacity soft='0100%'>5</capacity>", SoftLimit(percent=100)),
+        ("<capacity soft='4GiB'>9223372036854775807</capacity>", SoftLimit(size=4 * 2**30)),
+        ("<capacity soft='4 GB'>0</capacity>", SoftLimit(size=4 * 10**9)),
+        ("<capacity soft='0012'>0</capacity>", SoftLimit(size=12)),
+        ("<capacity>5</capacity>", None),
+    ],
+)
+def test_a_soft_limit_is_a_part_of_the_capacity_or_a_size(text: str, soft: SoftLimit | None) -> None:
+    assert item(text).soft == soft
+    assert dir_pool(f"<defaults>{text}</defaults>").defaults.soft == soft
+
+
+@pytest.mark.parametrize(
+    ("soft", "capacity", "expected"),
+    [
+        (SoftLimit(percent=80), 1000, 800),
+        (SoftLimit(percent=50), 3, 2),
+        (SoftLimit(percent=80), None, None),
+        (SoftLimit(size=7), None, 7),
+        (SoftLimit(size=7), 5, 7),
+    ],
+)
+def test_a_soft_limit_is_counted_in_bytes(
+    soft: SoftLimit, capacity: int | None, expected: int | None
+) -> None:
+    assert ItemDefinition(name="i", capacity=capacity, soft=soft).soft_bytes == expected
+
+
+@pytest.mark.parametrize(("text", "files"), [("1", 1), (" 007\n", 7), ("9223372036854775807", 2**63 - 1)])
+def test_a_number_of_files_is_a_whole_number(text: str, files: int) -> None:
+    assert item(f"<files>{text}</files>").files == files
+    assert dir_pool(f"<defaults><files>{text}</files></defaults>").defaults == PoolDefaults(files=files)
 
 
 @pytest.mark.parametrize("name", ["allocation", "available"])

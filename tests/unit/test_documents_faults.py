@@ -37,6 +37,7 @@ WRONG_TEXTS = {
         "uuid",
     ),
     "capacity": (["", "ten", "-1", "1.5", "10G", "1 0", "9999999999999999999"], "<capacity>: "),
+    "files": (["", "0", "-1", "+1", "many", "1.5", "1K", "9999999999999999999", "9" * 20], "<files>: "),
     "path": (["", "srv", "/", "/a/../b", "/a\tb", "/" + "x" * 256, "/a" * 2001], "<path>: "),
     "mode": (["", "rwx", "0o755", "8", "-1", "10000", "0755 0"], "is not a mode"),
     "owner": (["", "root", "-2", "1.0", "4294967295", "99999999999"], "is not a whole number"),
@@ -48,6 +49,7 @@ WRONG_TEXTS = {
 WRONG_ATTRIBUTES = {
     "fspool/@type": ["", "Dir", "lvm", "dir "],
     "capacity/@unit": ["", "Ki", "GBit", " bytes"],
+    "capacity/@soft": ["", "0%", "101%", "80 %", "-1%", "0", "0GiB", "1.5GiB", "4XB", "none", "9999999E"],
     "pool/@name": ["", "a/b"],
     "pool/@provider": ["", "LVM", "a b", "-x"],
     "volume/@name": ["", "../vol"],
@@ -65,6 +67,7 @@ WRONG_ATTRIBUTES = {
 BEYOND_THE_SCHEMA = {
     "é" * 101,
     "9999999999999999999",
+    "9999999E",
     "/a/../b",
     "/" + "x" * 256,
     "/a" * 2001,
@@ -255,6 +258,8 @@ def test_an_attribute_of_the_wrong_kind_is_refused(spot: Spot) -> None:
         ("<source>remark</source>", "unexpected text 'remark' in <source>"),
         ("<permissions><cgroups/></permissions>", "unexpected element <cgroups> in <permissions>"),
         ("<defaults><mode>1</mode></defaults>", "unexpected element <mode> in <defaults>"),
+        ("<files>5</files>", "unexpected element <files> in <fspool>"),
+        ("<capacity soft='80%'>5</capacity>", "unexpected attribute 'soft' of <capacity>"),
     ],
 )
 def test_what_a_dir_pool_cannot_hold_is_refused(inner: str, words: str) -> None:
@@ -315,6 +320,22 @@ def test_what_an_item_cannot_hold_is_refused(inner: str, words: str) -> None:
     root = etree.fromstring(f"<fs><name>i</name>{inner}</fs>")
     assert words in refusal(root)
     assert SCHEMA.validate(root) is ("/.fspool/" in inner)
+
+
+@pytest.mark.parametrize(
+    "capacity", ["<capacity soft='80%'>0</capacity>", "<capacity unit='G' soft='80%'> 0 </capacity>"]
+)
+@pytest.mark.parametrize(
+    "document",
+    ["<fs><name>i</name>\n{}</fs>", "<fspool type='dir'><name>p</name>\n<defaults>{}</defaults></fspool>"],
+)
+def test_a_part_of_no_capacity_is_refused(document: str, capacity: str) -> None:
+    root = etree.fromstring(document.format(capacity))
+    assert refusal(root) == (
+        "line 2: the soft limit 80% is a part of a capacity, and <capacity> says that there is none; write a "
+        "capacity, or a size as the soft limit"
+    )
+    assert not SCHEMA.validate(root)
 
 
 def test_an_unknown_limit_is_refused_with_the_known_ones() -> None:

@@ -6,6 +6,7 @@ import subprocess
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
@@ -24,10 +25,12 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    SoftLimit,
     TrashPolicy,
 )
 
 DOCUMENTS = Path(__file__).parent / "documents"
+Definition = TypeVar("Definition")
 SCHEMA = etree.RelaxNG(
     etree.fromstring(resources.files("fspoolfs.model").joinpath("fspool.rng").read_bytes())
 )
@@ -61,6 +64,9 @@ relative_paths = (
 paths = relative_paths.map(lambda path: f"/{path}")
 item_paths = paths.filter(lambda path: path.split("/")[1] != names.RESERVED)
 capacities = st.none() | st.integers(1, units.MAX_SIZE)
+numbers_of_files = st.none() | st.integers(1, values.MAX_FILES)
+soft_sizes = st.none() | st.builds(SoftLimit, size=st.integers(1, units.MAX_SIZE))
+soft_limits = soft_sizes | st.builds(SoftLimit, percent=st.integers(1, 100))
 owners = st.none() | st.integers(0, values.MAX_ID)
 permissions = st.builds(Permissions, mode=st.none() | st.integers(0, 0o7777), owner=owners, group=owners)
 words = st.from_regex(r"[a-z0-9][a-z0-9+._-]{0,63}", fullmatch=True)
@@ -121,6 +127,14 @@ sources = {
 }
 
 
+def with_sizes(kind: type[Definition], **others: st.SearchStrategy[Any]) -> st.SearchStrategy[Definition]:
+    """Definitions of how much an item may hold: a part of a capacity needs one."""
+    limited = st.builds(
+        kind, capacity=st.integers(1, units.MAX_SIZE), soft=soft_limits, files=numbers_of_files, **others
+    )
+    return limited | st.builds(kind, soft=soft_sizes, files=numbers_of_files, **others)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> PoolDefinition:
     kind = draw(st.sampled_from(PoolType))
@@ -132,18 +146,17 @@ def pools(draw: st.DrawFn) -> PoolDefinition:
         source=draw(sources[kind]),
         target=draw(st.none() | paths),
         permissions=draw(permissions),
-        defaults=PoolDefaults(capacity=draw(capacities)),
+        defaults=draw(with_sizes(PoolDefaults)),
         trash=TrashPolicy(retention=draw(st.integers(0, units.MAX_DURATION))),
         metadata=draw(st.none() | metadata()),
     )
 
 
-items = st.builds(
+items = with_sizes(
     ItemDefinition,
     name=item_names,
     uuid=st.none() | st.uuids(),
     pool=st.none() | item_names,
-    capacity=capacities,
     path=st.none() | item_paths,
     permissions=permissions,
     limits=limits,
@@ -242,6 +255,14 @@ def test_limits_alone_are_printed_among_permissions() -> None:
         "      <pids.max>5</pids.max>",
         "    </cgroups>",
         "  </permissions>",
+    ]
+
+
+def test_a_soft_limit_without_a_capacity_is_printed_beside_a_capacity_of_zero() -> None:
+    definition = ItemDefinition(name="i", soft=SoftLimit(size=4096), files=7)
+    assert formatting.format_item(definition).decode().splitlines()[2:-1] == [
+        "  <capacity unit='bytes' soft='4096'>0</capacity>",
+        "  <files>7</files>",
     ]
 
 

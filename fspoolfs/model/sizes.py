@@ -1,0 +1,72 @@
+"""Reading how large things are: capacities with and without a soft limit, numbers of files, defaults.
+
+Takes the elements of a document that `fspoolfs.model.elements` has loaded. Never decides who may
+choose a size, nor whether a storage enforces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from fspoolfs.model import values
+from fspoolfs.model.definitions import PoolDefaults, SoftLimit
+from fspoolfs.model.elements import (
+    Element,
+    attribute,
+    attributes,
+    children,
+    converted,
+    optional,
+    refuse,
+    text_of,
+)
+from fspoolfs.units import parse_size
+
+#: The elements of an item, and of a pool's defaults, that say how much an item may hold.
+PARTS: Final = frozenset({"capacity", "files"})
+
+
+class Sizes(NamedTuple):
+    """How much an item may hold; see `ItemDefinition`."""
+
+    capacity: int | None
+    soft: SoftLimit | None
+    files: int | None
+
+
+def capacity(parts: Mapping[str, Element]) -> int | None:
+    """The capacity of a pool, in bytes; 0 is how one is printed that nobody asked for."""
+    element = parts.get("capacity")
+    return None if element is None else _bytes(element, attributes(element, "unit"))
+
+
+def sizes(parts: Mapping[str, Element]) -> Sizes:
+    """What an item's parts say; a capacity of 0 is none here too."""
+    element = parts.get("capacity")
+    limit, soft = None, None
+    if element is not None:
+        given = attributes(element, "unit", "soft")
+        limit = _bytes(element, given)
+        soft = attribute(element, given, "soft", values.soft_limit) if "soft" in given else None
+        if soft is not None and soft.percent is not None and limit is None:
+            refuse(
+                element,
+                f"the soft limit {soft.percent}% is a part of a capacity, and <capacity> says that there is "
+                "none; write a capacity, or a size as the soft limit",
+            )
+    return Sizes(limit, soft, optional(parts, "files", values.files))
+
+
+def defaults(element: Element | None) -> PoolDefaults:
+    """What a pool gives items that do not say otherwise."""
+    if element is None:
+        return PoolDefaults()
+    attributes(element)
+    given = sizes(children(element, PARTS))
+    return PoolDefaults(capacity=given.capacity, soft=given.soft, files=given.files)
+
+
+def _bytes(element: Element, given: Mapping[str, str]) -> int | None:
+    unit = given.get("unit")
+    return converted(element, text_of(element), lambda text: parse_size(text, unit)) or None
