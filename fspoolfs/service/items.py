@@ -98,6 +98,8 @@ class Items(ItemWork):
             old = item.definition
             new = make(old)
             changed = model_changes.item_changes(old, new)
+            if changed == ("capacity",):  # a document may say no more than the file `capacity` does
+                working = enter_item(item.name, item.state, ItemVerb.RESIZE)
             access.check_redefine(pool.definition.permissions, old, new, changed, caller)
         except BaseException:
             lease.release()

@@ -249,7 +249,9 @@ async def test_resizing_is_refused_by_its_own_row_of_the_table(
         monkeypatch.setitem(ITEM_TABLE, ItemVerb.RESIZE, row)  # type: ignore[arg-type]
         with pytest.raises(BusyError, match="item web is ready: resize is refused"):
             await service.items.set_capacity(pool, web, MiB, ROOT)
-        await service.items.define(pool, item("web", permissions=Permissions(mode=0o700), capacity=GiB), ROOT)
+        with pytest.raises(BusyError, match="resize is refused"):
+            await service.items.define(pool, item("web", capacity=MiB), ROOT)
+        await service.items.define(pool, item("web", files=100, capacity=MiB), ROOT)
 
 
 # -- counted --------------------------------------------------------------------------------------
