@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fspoolfs.backends import generic
+from fspoolfs.backends import generic, project_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
@@ -37,6 +37,7 @@ class FileSystemKind:
 
 
 GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
+PROJECT_QUOTA = FileSystemKind(project_quota.ProjectQuotaFileSystem.name, project_quota.probe)
 
 
 class Registry:
@@ -95,7 +96,7 @@ def _title(source: Source) -> str:
 
 def default_registry() -> Registry:
     """Everything that works on real storage."""
-    return Registry([DirectorySource()])
+    return Registry([DirectorySource()], [PROJECT_QUOTA])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:
