@@ -43,7 +43,8 @@ _CLOCK_STEP = 1_000_000_000
 
 _HOW_TO_ENFORCE = {
     _EXT4: "run 'mount -o remount,prjquota' or 'quotaon -P' on its mount point",
-    _XFS: "unmount it and mount it with the option prjquota; a remount changes nothing",
+    _XFS: "run \"xfs_quota -x -c 'enable -p'\" on its mount point, or unmount it and mount it with the "
+    "option prjquota; a remount changes nothing",
 }
 
 

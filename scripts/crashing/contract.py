@@ -20,7 +20,7 @@ from support.wait import eventually
 _PATIENCE = 30.0
 _WORKING = frozenset(("building", "starting", "stopping", "deleting"))
 _OWN_FILES = frozenset(("pool.xml", "journal", "index.json"))
-_OWN_DIRECTORIES = frozenset(("items", "trash", "staging", "purge"))
+_OWN_DIRECTORIES = frozenset(("items", "trash", "staging", "purge", "snapshots"))
 _STATE = frozenset(("lock", "pools", "pending", "autostart", "active", "deleting"))
 
 

@@ -20,11 +20,20 @@ from vmtesting.guest import Guest
 PROJECT = Path(__file__).parents[2]
 #: The project's own environment, the same path in the guest.
 _PYTHON = ".venv/bin/python"
-_COMMAND = (_PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/vm")
-#: Tells tests that they are in the guest.
-_VARIABLE = "FSPOOLFS_GUEST"
+_COMMAND = (
+    _PYTHON,
+    "-m",
+    "pytest",
+    "-c",
+    "tests/vm/guest.ini",
+    "--rootdir=.",
+    "--confcutdir=tests/vm",
+    "tests/vm",
+)
+#: Tells tests that they are in the guest, and pytest to load no plugin that it is not told to.
+_VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 #: What else of the environment matters there.
-_PASSED_ON = ("CI", "FSPOOLFS_REQUIRED", "HYPOTHESIS_PROFILE")
+_PASSED_ON = ("CI", "FSPOOLFS_REQUIRED")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = machine.look()
         if command == _COMMAND:
             _compile()
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {_VARIABLE: "1"}
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _VARIABLES
         files = archive.initial_files(found, command, PROJECT, environment)
         with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
             guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
@@ -81,6 +90,7 @@ def _compile() -> None:
             command,
             cwd=PROJECT,
             check=False,
+            env={**os.environ, **_VARIABLES},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
