@@ -41,10 +41,10 @@ _NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 #: Nanoseconds after a change of an inode in which another one may get the same time.
 _CLOCK_STEP = 1_000_000_000
 
+#: A remount with the option is accepted, and changes nothing, on both.
 _HOW_TO_ENFORCE = {
-    _EXT4: "run 'mount -o remount,prjquota' or 'quotaon -P' on its mount point",
-    _XFS: "run \"xfs_quota -x -c 'enable -p'\" on its mount point, or unmount it and mount it with the "
-    "option prjquota; a remount changes nothing",
+    _EXT4: "'quotaon -P' on its mount point",
+    _XFS: "\"xfs_quota -x -c 'enable -p'\" on its mount point",
 }
 
 
@@ -234,8 +234,11 @@ class ProjectQuotaFileSystem(GenericFileSystem):
         with self._open("") as fd:
             if quota.state(fd).enforced:
                 return ""
-        advice = _HOW_TO_ENFORCE[self._magic]
-        return f"project quota is counted but not enforced on this file system; to change that, {advice}"
+        return (
+            "project quota is counted but not enforced on this file system; run "
+            f"{_HOW_TO_ENFORCE[self._magic]}, and mount it with the option prjquota from the next time on "
+            "(a remount changes nothing)"
+        )
 
     def _retiring(self, path: str) -> AbstractContextManager[None]:
         """What surrounds the removal of an item's directory."""

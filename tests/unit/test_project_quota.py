@@ -240,7 +240,7 @@ def test_what_is_counted_and_not_enforced_says_what_to_do(
     filesystem: ProjectQuotaFileSystem, kernel: Kernel, root: HostRoot
 ) -> None:
     kernel.enforced = False
-    advice = "remount,prjquota" if root.filesystem_magic() == EXT4 else "unmount it"
+    advice = "'quotaon -P'" if root.filesystem_magic() == EXT4 else "'enable -p'"
     for name in ("quota", "files", "resize"):
         assert advice in features(filesystem)[name][0]
     assert features(filesystem)["usage"] == ("", "")
