@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,28 @@ def test_capacity_of_an_odd_number_of_bytes_is_rounded_up(quotas: ProjectQuotaFi
     assert MIB + 1 <= limit <= MIB + 4096
     quotas.update("web", limited_item(), limited_item(capacity=2**63 - 1))
     assert fill(web / "large", 8, *_DROPPED) == ""
+
+
+def test_kernel_without_the_call_by_descriptor_is_asked_by_the_device(
+    quotas: ProjectQuotaFileSystem, web: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = quotas.usage("web")
+    monkeypatch.setattr(quota, "_NR_QUOTACTL_FD", 1 << 20)
+    assert quotas.usage("web") == expected
+    assert quotas._not_enforced() == ""
+
+
+def test_two_pools_on_one_file_system_never_choose_the_same_id(
+    quotas: ProjectQuotaFileSystem, limited: Volume
+) -> None:
+    with probed(limited) as other, ThreadPoolExecutor(4) as threads:
+
+        def make(number: int) -> int:
+            filesystem = (quotas, other)[number % 2]
+            filesystem.create(f"i{number}", limited_item(files=5))
+            return project_of(filesystem, f"i{number}")
+
+        assert len(set(threads.map(make, range(40)))) == 40
 
 
 # Where nothing is enforced.
