@@ -140,11 +140,11 @@ class _Replay:
         old = staging if found == place else place
         if intent.kept and self._is_directory(old) and not self._is_directory(intent.kept):
             make_room(self._root, intent.kept)
-            self._root.rename(old, intent.kept)
+            self._filesystem.move(old, intent.kept)
         if found != place:
             if self._is_directory(place):
-                self._root.rename(place, layout.purge(uuid4()))
-            self._root.rename(found, place)
+                self._filesystem.move(place, layout.purge(uuid4()))
+            self._filesystem.move(found, place)
         if intent.kept and self._is_directory(intent.kept):
             freeze(self._filesystem, intent.kept)
 

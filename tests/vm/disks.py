@@ -24,6 +24,9 @@ _MAKE = {
 }
 _SIZE = {"ext4": 160 << 20, "xfs": 320 << 20, "btrfs": 160 << 20}
 
+#: With what mount options each enforces limits; btrfs' quotas are switched on when it is made.
+_ENFORCING = {"ext4": "prjquota", "xfs": "prjquota", "btrfs": "defaults"}
+
 _SECTOR = 512
 
 
@@ -81,10 +84,13 @@ def volume(kind: str, options: str) -> Volume:
 class FailingDisk:
     """A disk whose power can be cut: what is written from then on is lost, though nobody is told.
 
+    Its file system enforces limits of items.
+
     dm-flakey with `drop_writes` (Documentation/admin-guide/device-mapper/dm-flakey.rst).
     """
 
     def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._behind = make(kind)
         self._name = f"failing{next(_numbers)}"
         self._sectors = _SIZE[kind] // _SECTOR
@@ -93,6 +99,8 @@ class FailingDisk:
         self._dmsetup("create", self._name, "--table", self._table())
         self._dmsetup("mknodes", self._name)
         self._mount()
+        if kind == "btrfs":
+            run("btrfs", "quota", "enable", self.place)
 
     def cut(self) -> None:
         """From now on nothing reaches the disk. Neither is anything flushed first."""
@@ -101,12 +109,12 @@ class FailingDisk:
     def return_after_cut(self) -> None:
         """Throw away what only memory has, and mount what is on the disk."""
         # The last close of the device drops what was cached of it, through the cut.
-        run("umount", self.place)
+        run("umount", "--recursive", self.place)
         self._load(self._table())
         self._mount()
 
     def _mount(self) -> None:
-        run("mount", f"/dev/mapper/{self._name}", self.place)
+        run("mount", "-o", _ENFORCING[self._kind], f"/dev/mapper/{self._name}", self.place)
 
     def _table(self, feature: str = "") -> str:
         # Up for 60 seconds and down for none, or the other way round.

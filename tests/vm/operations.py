@@ -136,6 +136,103 @@ def _cloned(pool: Path) -> None:
     assert holds(pool / "items" / "web")
 
 
+def _change(item: Path) -> None:
+    """Another content than `put` gave it, on the disk."""
+    with (item / "data" / "file").open("wb") as file:
+        file.write(b"changed")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _snapshot(pool: Path) -> None:
+    (pool / "items" / "web" / "snapshots" / "one").mkdir()
+
+
+def _snapshotted(pool: Path) -> None:
+    web = pool / "items" / "web"
+    assert names(web / "snapshots") == ["one"]
+    assert (web / "snapshots" / "one" / "data" / "file").read_bytes() == _CONTENT
+    assert holds(web)
+
+
+def _snapshot_and_change(pool: Path) -> None:
+    _snapshot(pool)
+    _change(pool / "items" / "web")
+
+
+def _rename_snapshot(pool: Path) -> None:
+    snapshots = pool / "items" / "web" / "snapshots"
+    (snapshots / "one").rename(snapshots / "two")
+
+
+def _snapshot_renamed(pool: Path) -> None:
+    web = pool / "items" / "web"
+    assert names(web / "snapshots") == ["two"]
+    assert (web / "snapshots" / "two" / "data" / "file").read_bytes() == _CONTENT
+
+
+def _delete_snapshot(pool: Path) -> None:
+    (pool / "items" / "web" / "snapshots" / "one").rmdir()
+
+
+def _snapshot_deleted(pool: Path) -> None:
+    assert names(pool / "items" / "web" / "snapshots") == []
+
+
+def _roll_back(pool: Path) -> None:
+    request(pool / "items" / "web" / "status", "rollback one")
+
+
+def _rolled_back(pool: Path) -> None:
+    web = pool / "items" / "web"
+    assert holds(web)
+    kept, one = names(web / "snapshots")
+    assert (kept.startswith("before-rollback-"), one) == (True, "one")
+    assert (web / "snapshots" / kept / "data" / "file").read_bytes() == b"changed"
+
+
+def _clone_snapshot(pool: Path) -> None:
+    request(pool / "items" / "web" / "status", "clone copy one")
+
+
+def _snapshot_cloned(pool: Path) -> None:
+    assert holds(pool / "items" / "copy")
+    assert (pool / "items" / "web" / "data" / "file").read_bytes() == b"changed"
+
+
+def _delete_with_snapshot(pool: Path) -> None:
+    _snapshot_and_change(pool)
+    _delete(pool)
+
+
+def _undeleted_with_snapshot(pool: Path) -> None:
+    _snapshot_kept(pool / "items" / "web")
+    assert names(pool / "trash") == []
+
+
+def _snapshot_kept(web: Path) -> None:
+    assert (web / "snapshots" / "one" / "data" / "file").read_bytes() == _CONTENT
+    assert (web / "data" / "file").read_bytes() == b"changed"
+
+
+def _limit(pool: Path) -> None:
+    request(pool / "items" / "web" / "capacity", "64M")
+
+
+def _resize(pool: Path) -> None:
+    request(pool / "items" / "web" / "capacity", "32M")
+
+
+def _resized(pool: Path) -> None:
+    web = pool / "items" / "web"
+    assert value(web / "capacity") == str(32 << 20)
+    numbers = os.statvfs(web / "data" / ".")
+    # What df(1) shows is the limit of the project; btrfs shows the whole file system.
+    shown = numbers.f_blocks * numbers.f_frsize
+    assert shown == 32 << 20 or "filesystem: btrfs" in (pool / "features").read_text()
+    assert holds(web)
+
+
 OPERATIONS = (
     Operation("create", _create, _created),
     Operation("define", _define, _defined),
@@ -145,4 +242,11 @@ OPERATIONS = (
     Operation("undelete", _undelete, _undeleted, prepare=_delete),
     Operation("purge", _purge, _purged, prepare=_delete),
     Operation("clone", _clone, _cloned),
+    Operation("snapshot", _snapshot, _snapshotted),
+    Operation("snapshot rename", _rename_snapshot, _snapshot_renamed, prepare=_snapshot_and_change),
+    Operation("snapshot delete", _delete_snapshot, _snapshot_deleted, prepare=_snapshot_and_change),
+    Operation("rollback", _roll_back, _rolled_back, prepare=_snapshot_and_change),
+    Operation("snapshot clone", _clone_snapshot, _snapshot_cloned, prepare=_snapshot_and_change),
+    Operation("snapshot undelete", _undelete, _undeleted_with_snapshot, prepare=_delete_with_snapshot),
+    Operation("resize", _resize, _resized, prepare=_limit),
 )
