@@ -35,8 +35,8 @@ _MARK = "trusted.fspoolfs.project"
 _CLOSED = 0o700
 _WRITABLE_BY_OTHERS = 0o022
 
-#: What opening an item's directory answers when there is none.
-_NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+#: What opening an item's directory answers when there is none, or none that may be followed.
+_NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV))
 
 #: Nanoseconds after a change of an inode in which another one may get the same time.
 _CLOCK_STEP = 1_000_000_000
@@ -46,6 +46,9 @@ _HOW_TO_ENFORCE = {
     _EXT4: "'quotaon -P' on its mount point",
     _XFS: "\"xfs_quota -x -c 'enable -p'\" on its mount point",
 }
+
+
+_NO_PROJECT = "it held files before it had a project id, and giving one to each would need a walk"
 
 
 class _Root(RootDirectory, HostDirectories, Protocol):
@@ -95,10 +98,18 @@ class ProjectQuotaFileSystem(GenericFileSystem):
             refused = self._not_enforced()
             if refused:
                 raise UnsupportedError(f"item {definition.name}: {refused}; or leave the limits out")
-            with suppress(FileNotFoundError, NotADirectoryError), self._open(definition.location) as fd:
-                if self._project(fd) is None and not _is_empty(fd):
-                    raise self._no_project(fd, definition)
+            self._check_directory(definition)
         self._check_limits(definition)
+
+    def _check_directory(self, definition: ItemDefinition) -> None:
+        """Refuse before anything is journalled what `update` would have to refuse of this directory."""
+        try:
+            with self._open(definition.location) as fd:
+                if self._marked(fd) is None and not _is_empty(fd):
+                    raise _no_project(definition)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
 
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
         """Copy into a new project. What is copied counts, and what does not fit fails the copy."""
@@ -181,10 +192,19 @@ class ProjectQuotaFileSystem(GenericFileSystem):
                 inodes = 0 if definition.files is None else max(1, definition.files)
                 quota.set_limits(fd, number, space=space, inodes=inodes)
             elif _has_limits(definition):
-                raise self._no_project(fd, definition)
+                raise _no_project(definition)
 
     def _take_over(self, fd: int) -> int | None:
-        """Give an empty directory a project: it was taken over, or its creation was interrupted."""
+        """Give a directory a project that has none: `None` where that would need a walk.
+
+        An empty one was taken over, or its creation was interrupted. One whose owner has changed the
+        id gets another one, for its old id may be another item's by now: what he took out of the count
+        stays out, and what comes from now on is in.
+        """
+        if self._marked(fd) is not None:
+            number = self._ids.give(fd)
+            self._mark(fd, number)
+            return number
         if not self._is_ours(fd) or not _is_empty(fd):
             return None
         before = quota.project(fd)
@@ -218,16 +238,10 @@ class ProjectQuotaFileSystem(GenericFileSystem):
     def _mark(self, fd: int, number: int) -> None:
         os.setxattr(fd, _MARK, f"{os.fstat(fd).st_ino} {number}".encode("ascii"))
 
-    def _no_project(self, fd: int, definition: ItemDefinition) -> UnsupportedError:
-        return UnsupportedError(
-            f"item {definition.name}: its directory cannot be limited, because {self._why_none(fd)}; clone "
-            "the item, and the clone can be limited"
-        )
-
     def _why_none(self, fd: int) -> str:
         if self._marked(fd) is None:
-            return "it held files before it had a project id, and giving one to each would need a walk"
-        return "its owner has changed its project id"
+            return _NO_PROJECT
+        return "its owner has changed its project id; set its capacity again, and it gets a new one"
 
     def _not_enforced(self) -> str:
         """Why limits are not kept here; empty where they are."""
@@ -272,6 +286,13 @@ def _has_limits(definition: ItemDefinition) -> bool:
 def _is_empty(fd: int) -> bool:
     with os.scandir(fd) as entries:
         return next(entries, None) is None
+
+
+def _no_project(definition: ItemDefinition) -> UnsupportedError:
+    return UnsupportedError(
+        f"item {definition.name}: its directory cannot be limited, because {_NO_PROJECT}; clone the item, "
+        "and the clone can be limited"
+    )
 
 
 def _usage(found: quota.Counters) -> UsageInfo:

@@ -344,13 +344,40 @@ def test_id_that_the_owner_changed_is_not_believed(
     filesystem.create("web", item())
     filesystem.create("db", replace(item(), capacity=1 << 20))
     filesystem.root.write("web/file", b"", replace=False, durable=False)
-    theirs = project_of(filesystem, "db")
+    own, theirs = project_of(filesystem, "web"), project_of(filesystem, "db")
     with filesystem._open("web") as fd:
         quota.set_project(fd, theirs)
     with pytest.raises(UnsupportedError, match="its owner has changed its project id"):
-        filesystem.update("web", item(), replace(item(), capacity=1 << 40))
+        filesystem.usage("web")
+    assert filesystem.usages(["web", "db"]).keys() == {"db"}
+    wanted = replace(item(), capacity=1 << 40)
+    filesystem.check(wanted)
+    filesystem.update("web", item(), wanted)
+    assert project_of(filesystem, "web") not in (own, theirs)
+    assert kernel.limits[project_of(filesystem, "web")] == (1 << 40, 0)
+    assert kernel.limits[theirs] == (1 << 20, 0)
+
+
+@needs_root
+def test_removing_an_item_whose_owner_took_the_id_of_another_lifts_nothing_there(
+    filesystem: ProjectQuotaFileSystem, kernel: Kernel
+) -> None:
+    filesystem.create("web", item())
+    filesystem.create("db", replace(item(), capacity=1 << 20))
+    theirs = project_of(filesystem, "db")
+    with filesystem._open("web") as fd:
+        quota.set_project(fd, theirs)
     filesystem.remove("web", Progress())
     assert kernel.limits[theirs] == (1 << 20, 0)
+
+
+@needs_root
+def test_link_in_the_place_of_a_directory_is_left_to_whoever_looks_for_it(
+    filesystem: ProjectQuotaFileSystem, root: HostRoot
+) -> None:
+    os.symlink("/etc", root.location("web"))
+    filesystem.check(replace(item(), capacity=1 << 20))
+    assert filesystem.usages(["web"]) == {}
 
 
 @needs_root
