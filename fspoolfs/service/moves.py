@@ -215,6 +215,7 @@ class DeleteItem(MovingChange):
             # Nothing to keep: the definition goes, whatever lies in the item's place stays.
             self._target = self._source
             self._definition_target, self._definition_moves = "", False
+            self._snapshots_target = layout.purge(uuid4())  # at most an empty directory
             self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="", record="")
         return self._intent.encode(self._document)
 

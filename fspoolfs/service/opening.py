@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -14,6 +15,8 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.source import Source
+from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import SpaceInfo
 from fspoolfs.progress import Progress
@@ -117,6 +120,26 @@ def _recovered_journal(root: RootDirectory, filesystem: FileSystem) -> Journal:
         raise
     journal.stabilise(journal.last)
     return journal
+
+
+def purge_leftovers(source: Source, registry: Registry, definition: PoolDefinition) -> None:
+    """Remove what waits to be removed at the root of an inactive pool, as its file system does that.
+
+    A root that cannot be attached has nothing that could be removed.
+    """
+    try:
+        root = source.attach(definition, Progress())
+    except (OSError, FspoolError):
+        return
+    try:
+        filesystem = registry.filesystem_at(root)
+        for place in (layout.STAGING, layout.PURGE):
+            with suppress(FileNotFoundError):
+                for name in root.names(place):
+                    filesystem.remove(f"{place}/{name}", Progress())
+    finally:
+        root.close()
+        source.detach(definition, force=False)
 
 
 def save_index(attached: Attached, items: list[Item]) -> None:
