@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 import trio
 
@@ -19,6 +20,7 @@ from fspoolfs.backends.source import Source
 from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import SpaceInfo
+from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
 from fspoolfs.service import catalogue, identity, recovery
 from fspoolfs.service.committer import Committer
@@ -65,9 +67,13 @@ def open_pool(
         _discard_temporary(root)
         filesystem = registry.filesystem_at(root)
         progress.begin("recovering")
-        journal = _recovered_journal(root, filesystem)
+        journal, troubles = _recovered_journal(root, filesystem)
         progress.begin("reading items")
         loaded = catalogue.load_items(root)
+        for item in loaded.items if troubles else ():
+            if item.uuid in troubles:
+                item.state = ItemState.FAILED
+                item.error = item.problem = troubles[item.uuid]
         trash = catalogue.load_trash(root)
         _hand_out_snapshots(root, loaded.items, trash.values())
         return Opened(
@@ -111,15 +117,18 @@ def _discard_temporary(root: RootDirectory) -> None:
                 root.remove_file(f"{place}/{name}")
 
 
-def _recovered_journal(root: RootDirectory, filesystem: FileSystem) -> Journal:
+def _recovered_journal(
+    root: RootDirectory, filesystem: FileSystem
+) -> tuple[Journal, dict[UUID, FspoolError]]:
+    """The journal, and what became of items that could not be recovered whole."""
     journal = Journal.open(root)
     try:
-        recovery.recover(root, filesystem, journal.pending)
+        troubles = recovery.recover(root, filesystem, journal.pending)
     except BaseException:
         journal.abandon()
         raise
     journal.stabilise(journal.last)
-    return journal
+    return journal, troubles
 
 
 def purge_leftovers(source: Source, registry: Registry, definition: PoolDefinition) -> None:
