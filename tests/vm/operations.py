@@ -233,6 +233,64 @@ def _resized(pool: Path) -> None:
     assert holds(web)
 
 
+def _other(pool: Path) -> Path:
+    """The directory of a pool that only operations on pools have."""
+    return pool.parent / "other"
+
+
+def _define_pool(pool: Path) -> None:
+    _other(pool).mkdir()
+
+
+def _defined_pool(pool: Path) -> None:
+    assert value(_other(pool) / "status") == "inactive"
+    assert value(_other(pool) / "autostart") == "0"
+
+
+def _autostart(pool: Path) -> None:
+    request(_other(pool) / "autostart", "1")
+
+
+def _autostarted(pool: Path) -> None:
+    assert value(_other(pool) / "autostart") == "1"
+
+
+def _redefine_pool(pool: Path) -> None:
+    (_other(pool) / "config.xml").write_text(
+        "<fspool type='dir'><name>other</name><trash retention='2h'/></fspool>"
+    )
+
+
+def _redefined_pool(pool: Path) -> None:
+    assert "<trash retention='2h'/>" in (_other(pool) / "config.xml").read_text().replace('"', "'")
+
+
+def _start_pool(pool: Path) -> None:
+    request(_other(pool) / "status", "start build")
+
+
+def _started_pool(pool: Path) -> None:
+    assert value(_other(pool) / "status") == "active"
+
+
+def _stop_pool(pool: Path) -> None:
+    request(_other(pool) / "status", "stop")
+
+
+def _stopped_pool(pool: Path) -> None:
+    assert value(_other(pool) / "status") == "inactive"
+
+
+def _undefine_pool(pool: Path) -> None:
+    if value(_other(pool) / "status") == "active":
+        _stop_pool(pool)
+    _other(pool).rmdir()
+
+
+def _undefined_pool(pool: Path) -> None:
+    assert not _other(pool).exists()
+
+
 OPERATIONS = (
     Operation("create", _create, _created),
     Operation("define", _define, _defined),
@@ -249,4 +307,11 @@ OPERATIONS = (
     Operation("snapshot clone", _clone_snapshot, _snapshot_cloned, prepare=_snapshot_and_change),
     Operation("snapshot undelete", _undelete, _undeleted_with_snapshot, prepare=_delete_with_snapshot),
     Operation("resize", _resize, _resized, prepare=_limit),
+    # Each of these goes on where the one before has ended.
+    Operation("pool define", _define_pool, _defined_pool),
+    Operation("pool start", _start_pool, _started_pool),
+    Operation("pool stop", _stop_pool, _stopped_pool),
+    Operation("pool autostart", _autostart, _autostarted),
+    Operation("pool redefine", _redefine_pool, _redefined_pool),
+    Operation("pool undefine", _undefine_pool, _undefined_pool),
 )
