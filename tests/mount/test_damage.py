@@ -290,6 +290,7 @@ def test_a_pool_on_a_read_only_root_does_not_start_and_says_why(own_tree: Contro
         request(pool / "status", "start")
     assert value(pool / "status") == "failed"
     assert "ead-only" in last_error(pool)
+    assert f"remount the file system that holds {real} for writing, then start" in last_error(pool)
     run("umount", real)
     request(pool / "status", "start")
 
