@@ -32,6 +32,7 @@ from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.service import limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.intents import Intent, Outcome
+from fspoolfs.service.vacating import vacate
 
 
 def place(location: str) -> str:
@@ -231,6 +232,7 @@ class CreateItem(ItemChange):
             with suppress(FileNotFoundError):
                 if self._made:
                     self.root.remove_directory(location)
+        vacate(self.root, location)
         return Intent(
             outcome=Outcome.ABORTED,
             uuid=self.uuid,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -25,6 +25,7 @@ from fspoolfs.service import catalogue
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Record
 from fspoolfs.service.rollback import freeze, make_room
+from fspoolfs.service.vacating import vacate
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,31 @@ def recover(root: RootDirectory, filesystem: FileSystem, pending: Sequence[Recor
             histories[intent.uuid] = [*histories.pop(intent.uuid, []), intent]
     for history in histories.values():
         _Replay(root, filesystem, history).make_true()
+    _vacate_places(root, histories.values())
     leftovers = _collect_staging(root, filesystem)
     if histories or leftovers:
         root.sync()
     if histories:
         log.info("%s: finished or undid what was interrupted for %d items", root.path, len(histories))
     return len(histories)
+
+
+def _vacate_places(root: RootDirectory, histories: Collection[Sequence[Intent]]) -> None:
+    """Remove what is empty above places that items have left.
+
+    At the end, when every item is where it belongs: a directory that was above one may be an item by
+    now. That came later, so its intent is among these too.
+    """
+    last = [history[-1] for history in histories]
+    places = {intent.definition.location for intent in last if intent.outcome is Outcome.PLACED}
+    left = {
+        place
+        for history in histories
+        for intent in history
+        for place in (intent.definition.location, intent.was_path)
+    }
+    for place in sorted(left - places):
+        vacate(root, place, besides=places)
 
 
 def _collect_staging(root: RootDirectory, filesystem: FileSystem) -> bool:
@@ -154,7 +174,10 @@ class _Replay:
     def _trash(self) -> None:
         intent = self._last
         if not self._move_to(layout.trashed_data(self._uuid)):
-            return
+            if not any(one.fresh for one in self._history):
+                return
+            # It was made and deleted again, and the storage has heard of neither.
+            self._filesystem.create(layout.trashed_data(self._uuid), intent.definition)
         self._final_definition = intent.record
         document = formatting.format_item(intent.definition)
         try:
