@@ -221,10 +221,13 @@ class _Replay:
                 self._root.remove_file(path)
 
     def _defines_it(self, name: str) -> bool:
-        """Whether the definition called `name` is this item's, or torn and so of no other."""
+        """Whether the definition called `name` is this item's, or torn and so of no other.
+
+        One that was torn before, and has not been mended after all, is not to go.
+        """
         try:
             return catalogue.read_item(self._root, name).uuid == self._uuid
         except FileNotFoundError:
             return False
         except FspoolError:
-            return True
+            return not (self._last.outcome is Outcome.ABORTED and self._last.mends)

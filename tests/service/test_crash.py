@@ -69,6 +69,13 @@ async def change(service: Service, pool: Pool) -> None:
     )
 
 
+async def mend(service: Service, pool: Pool) -> None:
+    """The definition is torn, which is noticed, and given anew."""
+    pool.active().root.write(layout.definition("web"), b"<fs>", replace=True, durable=True)
+    await service.lifecycle.refresh(pool, ROOT)
+    await service.items.define(pool, item("web", permissions=Permissions(mode=0o700)), ROOT)
+
+
 async def resize(service: Service, pool: Pool) -> None:
     await service.items.set_capacity(pool, pool.items["web"], 1 << 20, ROOT)
 
@@ -178,6 +185,7 @@ OPERATIONS: list[Operation] = [
     create_deep,
     adopt,
     change,
+    mend,
     resize,
     rename,
     rename_chain,
