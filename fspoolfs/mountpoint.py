@@ -24,6 +24,7 @@ def prepare(path: Path) -> None:
 
     `path` is a resolved one.
     """
+    _refuse_inside(path)
     found = mounts.mount_at(str(path))
     while found is not None:
         if found.fs_type != _TYPE or not mounts.is_stale_fuse(str(path)):
@@ -40,6 +41,15 @@ def prepare(path: Path) -> None:
         raise StorageError.from_os(f"{path} cannot be a mount point", error) from error
     if entries:
         raise NotEmptyError(f"{path} is not empty: mount on an empty directory")
+
+
+def _refuse_inside(path: Path) -> None:
+    """A tree on a directory of another one would hide that, and hold it for as long as it lives."""
+    around = mounts.containing(mounts.mounts(), str(path.parent))
+    if around is not None and around.fs_type == _TYPE:
+        raise InvalidError(
+            f"{path} lies in the control tree of fspoolfs that is mounted at {around.target}; mount elsewhere"
+        )
 
 
 def unmount(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.logs import complaints
-from support.machine import mounts
+from support.machine import loop_devices, mounts
 from support.needs import needs_root
 from support.nested import Project
 from support.shell import CommandError, Shell, as_user, run, sh
@@ -142,6 +142,52 @@ def test_it(run_directory):
     assert not Path(found[1]).exists()
 
 
+#: Starts a run in a mount namespace of its own, and there on a /dev/shm of its own as well.
+OWN_NAMESPACE = ("unshare", "--mount", "--propagation", "private", "--")
+OWN_MEMORY = (*OWN_NAMESPACE, "sh", "-c", 'mount -t tmpfs none /dev/shm && exec "$@"', "sh")
+
+
+@needs_root
+@pytest.mark.required
+def test_what_others_put_into_shared_memory_is_left_to_them(project: Project, run_directory: Path) -> None:
+    """The daemon of another run keeps its state there, also while this one is in its own namespace."""
+    theirs = Path("/dev/shm", f"theirs-{run_directory.name}")
+    result = project.test(
+        f"def test_it(): pathlib.Path({str(theirs)!r}).mkdir()",
+        within=OWN_NAMESPACE,
+    )
+    found = theirs.is_dir()
+    if found:
+        theirs.rmdir()
+    assert found
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+
+
+@needs_root
+@pytest.mark.required
+def test_in_shared_memory_of_its_own_everything_new_is_the_runs(project: Project) -> None:
+    result = project.test("def test_it(): pathlib.Path('/dev/shm/fspoolfs-sim-x').mkdir()", within=OWN_MEMORY)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*file /dev/shm/fspoolfs-sim-x*"])
+
+
+@needs_root
+@pytest.mark.required
+def test_a_loop_device_of_others_is_left_to_them(project: Project) -> None:
+    image = project.path / "image"
+    image.write_bytes(bytes(1 << 20))
+    result = project.test(
+        f"def test_it(): subprocess.run(['losetup', '--find', {str(image)!r}], check=True)",
+        within=OWN_MEMORY,
+    )
+    theirs = [loop.device for loop in loop_devices() if loop.file == str(image)]
+    for device in theirs:
+        run("losetup", "--detach", device)
+    assert len(theirs) == 1
+    result.assert_outcomes(passed=1)
+
+
 @needs_root
 @pytest.mark.required
 def test_a_mount_left_behind_fails_the_run_and_is_unmounted(project: Project) -> None:
@@ -161,7 +207,7 @@ def test_in_a_mount_namespace_of_its_own_every_new_mount_is_the_runs(project: Pr
     elsewhere.mkdir()
     result = project.test(
         f"def test_it(): subprocess.run(['mount', '-t', 'tmpfs', 'none', {str(elsewhere)!r}], check=True)",
-        within=("unshare", "--mount", "--propagation", "private", "--"),
+        within=OWN_NAMESPACE,
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([f"*mount {elsewhere} (tmpfs, none)*"])

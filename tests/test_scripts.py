@@ -274,6 +274,24 @@ def test_an_unknown_option_is_refused(machine: Machine) -> None:
     assert machine.calls("apt-get") == []
 
 
+@needs_root
+@pytest.mark.required
+def test_roots_tests_have_mounts_and_shared_memory_of_their_own(tmp_path: Path) -> None:
+    for directory in ("scripts", ".venv/bin"):
+        (tmp_path / directory).mkdir(parents=True)
+    shutil.copy(PROJECT / "scripts" / "test", tmp_path / "scripts")
+    for stand_in, body in (
+        ("scripts/install", ""),
+        (".venv/bin/python", 'case "$*" in *pytest*) stat -c "%d %a" /dev/shm; echo "$*" ;; esac'),
+    ):
+        (tmp_path / stand_in).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / stand_in).chmod(0o755)
+    lines = run(tmp_path / "scripts" / "test", "-k", "one two").stdout.splitlines()
+    device, mode = lines[-2].split()
+    assert int(device) != os.stat("/dev/shm").st_dev
+    assert (mode, lines[-1]) == ("1777", "-m pytest -k one two")
+
+
 @pytest.fixture
 def place(run_directory: Path) -> Iterator[Path]:
     """A directory for a quick start; what is mounted there is taken away with it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,10 @@ from fspoolfs.system.atomic import LockFile
 _READY = b"ready"
 #: A file system in memory (shm_overview(7)).
 _MEMORY = "/dev/shm"
+#: What the name of a simulation's state directory begins with.
+_SIMULATED = "fspoolfs-sim-"
+#: The file in a state directory that a daemon holds locked while it lives.
+_LOCK = "lock"
 #: Seconds to wait for a daemon that is just ending to let go of the state directory.
 _PATIENCE = 5.0
 
@@ -43,8 +49,9 @@ def _state(config: Config) -> Iterator[Config]:
     """`config` with a state directory that exists; a simulation has its own, in memory."""
     try:
         if config.sim:
-            memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-            with tempfile.TemporaryDirectory(prefix="fspoolfs-sim-", dir=memory) as state:
+            memory = _MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir()
+            _remove_abandoned(Path(memory))
+            with tempfile.TemporaryDirectory(prefix=_SIMULATED, dir=memory) as state:
                 yield replace(config, state_dir=Path(state))
             return
         # Others pass through to their items, where the storage lies in it; what is private is so by itself.
@@ -54,9 +61,27 @@ def _state(config: Config) -> Iterator[Config]:
     yield config
 
 
+def _remove_abandoned(memory: Path) -> None:
+    """Remove the state of this user's simulations that were killed, which nothing else ever would."""
+    for state in memory.glob(f"{_SIMULATED}*"):
+        with suppress(OSError, BusyError):
+            info = state.lstat()
+            # Everybody may write here: what others made, or could reach into, is left alone.
+            if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+                continue
+            # One that is just starting has no lock yet, or has not written its number into it.
+            if not (state / _LOCK).lstat().st_size:
+                continue
+            lock = LockFile.acquire(str(state / _LOCK))
+            try:
+                shutil.rmtree(state)
+            finally:
+                lock.release()
+
+
 def _run(config: Config, ready: Callable[[], None]) -> None:
     try:
-        lock = _lock(config.state_dir / "lock")
+        lock = _lock(config.state_dir / _LOCK)
     except OSError as error:
         raise StorageError.from_os(f"state directory {config.state_dir}", error) from error
     try:

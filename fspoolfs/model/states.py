@@ -44,6 +44,7 @@ class PoolVerb(enum.StrEnum):
 
 class ItemVerb(enum.StrEnum):
     DEFINE = "define"
+    ADOPT = "adopt"
     DELETE = "delete"
     RENAME = "rename"
     RESIZE = "resize"
@@ -116,6 +117,8 @@ def _item_row(
 
 ITEM_TABLE: Mapping[ItemVerb, Mapping[ItemState, ItemState | Refusal]] = {
     ItemVerb.DEFINE: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),
+    # A new definition in place of one that cannot be read; its directory is taken over again.
+    ItemVerb.ADOPT: _item_row(ready=_R.ALREADY, missing=_R.NO_DATA, failed=_I.BUSY),
     ItemVerb.DELETE: _item_row(ready=_I.DELETING, missing=_I.DELETING, failed=_I.DELETING),
     ItemVerb.RENAME: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),
     ItemVerb.RESIZE: _item_row(ready=_I.BUSY, missing=_R.NO_DATA, failed=_R.BROKEN),

@@ -17,7 +17,7 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import CorruptError, FspoolError, StorageError
 from fspoolfs.model import documents
-from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.infos import FileInfo
 from fspoolfs.model.states import ItemState
 from fspoolfs.service import index, trashcan
@@ -81,9 +81,22 @@ def _parse_item(root: RootDirectory, name: str, info: FileInfo) -> Item | None:
             else StorageError.from_os(f"read the definition of item {name}", error)
         )
         log.error("item %s: %s", name, refusal)
-        item = Item(ItemDefinition(name=name, uuid=uuid4()), ItemState.FAILED, changed=changed)
+        stub = ItemDefinition(name=name, uuid=uuid4(), permissions=_real_permissions(root, name))
+        item = Item(stub, ItemState.FAILED, changed=changed)
         item.error = item.problem = refusal
+        item.unreadable = True
         return item
+
+
+def _real_permissions(root: RootDirectory, directory: str) -> Permissions:
+    """Owner, group and mode of a directory, for an item whose definition no longer tells them."""
+    try:
+        info = root.stat(directory)
+    except OSError:
+        return Permissions()
+    if not stat.S_ISDIR(info.mode):
+        return Permissions()
+    return Permissions(mode=stat.S_IMODE(info.mode), owner=info.owner, group=info.group)
 
 
 def read_item(root: RootDirectory, name: str) -> ItemDefinition:

@@ -32,6 +32,7 @@ from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.service import limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.intents import Intent, Outcome
+from fspoolfs.service.vacating import vacate
 
 
 def place(location: str) -> str:
@@ -130,7 +131,8 @@ class ItemChange(ABC):
 class CreateItem(ItemChange):
     """Make a new item, take over a directory for `adopter`, or place a finished clone.
 
-    `unset` are the permissions that the document left open: an adopted directory keeps its own.
+    `unset` are the permissions that the document left open: an adopted directory keeps its own. With
+    `mends` the directory is that of an item whose stored definition cannot be read.
     """
 
     def __init__(
@@ -141,11 +143,12 @@ class CreateItem(ItemChange):
         adopter: Caller | None = None,
         unset: Permissions | None = None,
         staged: bool = False,
+        mends: bool = False,
         on_done: Callable[[Exception | None], None],
     ) -> None:
         assert definition.uuid is not None
         super().__init__(
-            f"create item {definition.name}",
+            f"{'define' if mends else 'create'} item {definition.name}",
             filesystem,
             uuid=definition.uuid,
             enters=(place(definition.location), label(definition.name)),
@@ -155,6 +158,7 @@ class CreateItem(ItemChange):
         self._adopter = adopter
         self._unset = unset or Permissions()
         self._staged = staged
+        self._mends = mends
         self._adopted: ItemDefinition | None = None
         self._made = False
         self._document = b""
@@ -169,6 +173,11 @@ class CreateItem(ItemChange):
                 advice = "; write a definition to take it over" if found and not self._staged else ""
                 raise ExistsError(f"{self.what}: {kind} is already at /{location} in the pool{advice}")
             self._take_over(location, self._adopter)
+        elif self._mends:
+            raise NotFoundError(
+                f"{self.what}: there is no directory /{location} in the pool; say with <path> where it lies, "
+                "put it back, or delete the item and create it anew"
+            )
         self._document = formatting.format_item(self.definition)
         return Intent(
             outcome=Outcome.PLACED,
@@ -177,6 +186,7 @@ class CreateItem(ItemChange):
             was_path=layout.staging(self.uuid) if self._staged else "",
             fresh=not self._staged and self._adopted is None,
             adopted=self._adopted is not None,
+            mends=self._mends,
         ).encode(self._document)
 
     def _take_over(self, location: str, adopter: Caller) -> None:
@@ -211,7 +221,7 @@ class CreateItem(ItemChange):
                 self._made = True
                 self.filesystem.create(location, self.definition)
             self.root.write(
-                layout.definition(self.definition.name), self._document, replace=False, durable=False
+                layout.definition(self.definition.name), self._document, replace=self._mends, durable=False
             )
         except FileExistsError as error:
             self._made = False  # whoever made it meanwhile keeps it
@@ -231,6 +241,7 @@ class CreateItem(ItemChange):
             with suppress(FileNotFoundError):
                 if self._made:
                     self.root.remove_directory(location)
+        vacate(self.root, location)
         return Intent(
             outcome=Outcome.ABORTED,
             uuid=self.uuid,
@@ -238,6 +249,7 @@ class CreateItem(ItemChange):
             was_name=self.definition.name,
             was_path=location,
             adopted=self._adopted is not None,
+            mends=self._mends,
         ).encode()
 
 

@@ -48,7 +48,7 @@ class Service:
         self.context = Context(events=self.events, runner=JobRunner(nursery), finder=finder, grace=grace)
         self.registry = registry
         self.store = Store(state)
-        self.pools = Pools(self.context, self.store, registry, storage)
+        self.pools = Pools(self.context, self.store, registry, state=state, storage=storage)
         self.trash = Trash(self.context)
         self.clones = Clones(self.context)
         exposure = Exposure(state / "snapshots", mounter)

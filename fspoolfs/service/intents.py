@@ -45,6 +45,8 @@ class Intent:
     removed by an undo. `record` is the file that holds the definition while the item is in the
     trash: where it will be, or was until now. `restored` identifies the directory that is to be in
     the item's place, of those that may be there around a rollback; `kept` is where the other goes.
+    `mends` marks a definition that takes the place of one that cannot be read: that is not this
+    change's, and stays where the change is undone.
     """
 
     outcome: Outcome
@@ -57,12 +59,14 @@ class Intent:
     record: str = ""
     restored: str = ""
     kept: str = ""
+    mends: bool = False
 
     def encode(self, document: bytes | None = None) -> bytes:
         """The record's payload; `document` is the formatted definition where the caller has it."""
         if document is None:
             document = formatting.format_item(self.definition)
         flags = ' fresh="yes"' if self.fresh else ' adopted="yes"' if self.adopted else ""
+        flags += ' mends="yes"' if self.mends else ""
         was = (
             f" was-name={quoteattr(self.was_name)} was-path={quoteattr(self.was_path)}"
             if self.was_name or self.was_path
@@ -95,6 +99,7 @@ class Intent:
                 record=element.get("record", ""),
                 restored=element.get("restored", ""),
                 kept=element.get("kept", ""),
+                mends=element.get("mends") == "yes",
             )
         except (ValueError, etree.XMLSyntaxError, FspoolError) as error:
             raise CorruptError(f"an intent that cannot be understood: {error}") from error

@@ -69,12 +69,11 @@ class Items(ItemWork):
 
     async def redefine(self, pool: Pool, item: Item, wanted: ItemDefinition, caller: Caller) -> Item:
         """Change `item` to what a document says; what it does not say stays as it is."""
+        if item.unreadable:
+            return await self._mend(pool, item, wanted, caller)
 
         def merged(old: ItemDefinition) -> ItemDefinition:
-            if wanted.name != old.name:
-                raise InvalidError(
-                    f"the document defines item {wanted.name}, not {old.name}; rename it with mv"
-                )
+            _check_same_name(old, wanted)
             if wanted.pool not in (None, pool.name):
                 raise InvalidError(f"item {old.name} names pool {wanted.pool} as its source, not {pool.name}")
             return self._merge(old, wanted)
@@ -120,6 +119,52 @@ class Items(ItemWork):
             self.publish("item-changed", pool, item.name, changed=" ".join(changed))
 
         await self.commit(pool, attached, UpdateItem(attached.filesystem, old, new, on_done=done))
+        return item
+
+    async def _mend(self, pool: Pool, item: Item, wanted: ItemDefinition, caller: Caller) -> Item:
+        """Define `item`, whose stored definition cannot be read, anew: its directory is adopted again."""
+        attached = pool.active()
+        access.check_create(pool.name, pool.definition.permissions, caller)
+        _check_same_name(item.definition, wanted)
+        lease = await self.lock(pool, attached, item)
+        try:
+            working = enter_item(item.name, item.state, ItemVerb.ADOPT)
+            same_uuid = wanted.uuid in (None, item.uuid)
+            definition = self.complete(pool, replace(wanted, uuid=None) if same_uuid else wanted, caller)
+            if same_uuid:
+                definition = replace(definition, uuid=item.uuid)
+            attached.locations.check(definition.location, item.name, besides=item.name)
+        except BaseException:
+            lease.release()
+            raise
+        item.state = working
+        guessed = item.definition.location
+        if definition.location != guessed:
+            attached.locations.add(definition.location, item.name)
+
+        def done(error: Exception | None) -> None:
+            lease.release()
+            if error is not None:
+                item.state, item.error = ItemState.FAILED, as_refusal(error)
+                if definition.location != guessed:
+                    attached.locations.remove(definition.location)
+                return
+            if definition.location != guessed:
+                attached.locations.remove(guessed)
+            item.definition, item.state = change.definition, ItemState.READY
+            item.error, item.problem, item.unreadable = None, None, False
+            item.changed = int(time.time())
+            self.publish("item-changed", pool, item.name)
+
+        change = CreateItem(
+            attached.filesystem,
+            definition,
+            adopter=caller,
+            unset=wanted.permissions,
+            mends=True,
+            on_done=done,
+        )
+        await self.commit(pool, attached, change)
         return item
 
     def _merge(self, old: ItemDefinition, wanted: ItemDefinition) -> ItemDefinition:
@@ -202,3 +247,8 @@ class Items(ItemWork):
             on_done=done,
         )
         await self.commit(pool, attached, change)
+
+
+def _check_same_name(old: ItemDefinition, wanted: ItemDefinition) -> None:
+    if wanted.name != old.name:
+        raise InvalidError(f"the document defines item {wanted.name}, not {old.name}; rename it with mv")

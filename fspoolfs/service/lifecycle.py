@@ -29,6 +29,16 @@ log = logging.getLogger(__name__)
 #: Definitions that a start had to parse for which it is worth to leave an index at once.
 MANY = 1000
 
+#: What helps against an errno that the storage answers to a verb.
+_ADVICE = {
+    errno.EROFS: "remount the file system that holds {target} for writing",
+    errno.EACCES: "give the daemon's user the right to enter {target} and to write there",
+    errno.EPERM: "allow the daemon's user to change {target}, which a flag (lsattr) may forbid root too",
+    errno.ENOSPC: "make room on the file system that holds {target}",
+    errno.EDQUOT: "make room below the quota that {target} is under, or raise it",
+    errno.EIO: "look into the kernel's log (dmesg) for the fault of the storage at {target} and mend it",
+}
+
 
 class Lifecycle:
     """Carries out the verbs of a pool's `status`."""
@@ -170,6 +180,8 @@ class Lifecycle:
                     pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
                 self._context.suspect(pool)
+                if isinstance(error, OSError):
+                    raise pool.error from error  # which says what to do
                 raise
             pool.error = None
             self._context.set_state(pool, after)
@@ -321,5 +333,7 @@ def _as_refusal(verb: PoolVerb, pool: Pool, error: BaseException) -> FspoolError
     if isinstance(error, FspoolError):
         return error
     if isinstance(error, OSError):
-        return StorageError.from_os(f"{verb} pool {pool.name}", error)
+        refusal = StorageError.from_os(f"{verb} pool {pool.name}", error)
+        advice = _ADVICE.get(refusal.errno, "mend what is wrong with {target}").format(target=pool.target)
+        return StorageError(f"{refusal}; {advice}, then {verb} the pool again", errno=refusal.errno)
     return FspoolError(f"{verb} of pool {pool.name} failed for a reason not foreseen: {error}")

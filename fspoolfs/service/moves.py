@@ -18,6 +18,7 @@ from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.service.changes import ItemChange, label, place
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.objects import TrashEntry
+from fspoolfs.service.vacating import vacate
 
 #: Raises `BusyError` when somebody uses the directory at this place below the root.
 InUseCheck = Callable[[str], None]
@@ -219,6 +220,10 @@ class DeleteItem(MovingChange):
             self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="", record="")
         return self._intent.encode(self._document)
 
+    def apply(self) -> None:
+        super().apply()
+        vacate(self.root, self._source, in_use=self._in_use)
+
     def undo(self) -> bytes:
         self.put_back()
         return Intent(
@@ -265,6 +270,7 @@ class UndeleteItem(MovingChange):
 
     def undo(self) -> bytes:
         self.put_back()
+        vacate(self.root, self._target)
         return _trashed(self._entry, was_name=self._new.name, was_path=self._new.location).encode()
 
 

@@ -67,6 +67,7 @@ class Item:
         "readers",
         "snapshots",
         "state",
+        "unreadable",
     )
 
     def __init__(self, definition: ItemDefinition, state: ItemState, *, changed: int = 0) -> None:
@@ -76,6 +77,8 @@ class Item:
         self.number = new_number()
         self.error: FspoolError | None = None
         self.problem: FspoolError | None = None
+        #: Whether its stored definition cannot be read; a new one mends that.
+        self.unreadable = False
         self.job: Job | None = None
         self.measured: Measured | None = None
         #: By name. Most items have none and share one that stays empty: see `put_snapshot`.

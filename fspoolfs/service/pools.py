@@ -28,7 +28,7 @@ from fspoolfs.errors import (
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
-from fspoolfs.service import identity
+from fspoolfs.service import identity, placement
 from fspoolfs.service.access import Caller
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
@@ -42,10 +42,13 @@ log = logging.getLogger(__name__)
 class Pools:
     """The pools of this daemon, by name."""
 
-    def __init__(self, context: Context, store: Store, registry: Registry, storage: Path) -> None:
+    def __init__(
+        self, context: Context, store: Store, registry: Registry, *, state: Path, storage: Path
+    ) -> None:
         self._context = context
         self._store = store
         self._registry = registry
+        self._state = state
         self._storage = storage
         self._by_name: dict[str, Pool] = {}
         #: Definitions change one at a time, so that conflicts are seen.
@@ -113,7 +116,8 @@ class Pools:
     ) -> Pool:
         """Define the pool, or change the one of that name; with `new` the latter is refused.
 
-        Raises `ExistsError` for a name, uuid, source or root that is taken, naming by whom.
+        Raises `ExistsError` for a name, uuid, source or root that is taken, naming by whom, and
+        `InvalidError` or `UnsupportedError` for what its source can never serve.
         """
         _check_administers(caller, f"define pool {wanted.name}")
         name = names.check_name(wanted.name)
@@ -137,7 +141,7 @@ class Pools:
         target = names.check_target_path(wanted.target or self._default_target(wanted.name))
         uuid = wanted.uuid or await self._found_uuid(wanted, target) or uuid4()
         pool = Pool(replace(wanted, uuid=uuid, target=target))
-        await self._locate(pool)
+        await self._locate(pool, checked=True)
         self._check_conflicts(pool)
         pool.changed = int(time.time())
         await self._save(pool)
@@ -173,7 +177,7 @@ class Pools:
         if wanted == latest and pool.pending is None:
             return
         probe = Pool(wanted)
-        await self._locate(probe)
+        await self._locate(probe, checked=True)
         self._check_conflicts(probe, besides=pool)
         before = (pool.definition, pool.pending)
         if pool.state is PoolState.ACTIVE:
@@ -223,15 +227,25 @@ class Pools:
 
     # -- conflicts --------------------------------------------------------------------------------
 
-    async def _locate(self, pool: Pool) -> None:
-        """Find out what the pool must share with no other."""
+    async def _locate(self, pool: Pool, *, checked: bool = False) -> None:
+        """Find out what the pool must share with no other.
+
+        With `checked`, also refuse what could never be built or started, before it is stored.
+        """
 
         def look() -> tuple[str, str]:
             real = os.path.realpath(pool.target)
+            if checked:
+                state, storage = os.path.realpath(self._state), os.path.realpath(self._storage)
+                placement.check_apart(pool.name, real, state=state, storage=storage)
             try:
-                return self._registry.source_for(pool.definition).identity(pool.definition), real
+                source = self._registry.source_for(pool.definition)
             except UnsupportedError:
+                # Whoever has the backend may want the definition; building it here says what is missing.
                 return _written_identity(pool.definition), real
+            if checked:
+                source.check(pool.definition)
+            return source.identity(pool.definition), real
 
         fallback = (_written_identity(pool.definition), pool.target)
         try:

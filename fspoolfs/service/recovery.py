@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -25,6 +25,7 @@ from fspoolfs.service import catalogue
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Record
 from fspoolfs.service.rollback import freeze, make_room
+from fspoolfs.service.vacating import vacate
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,31 @@ def recover(
         replay.make_true()
         if replay.trouble is not None:
             troubles[uuid] = replay.trouble
+    _vacate_places(root, histories.values())
     leftovers = _collect_staging(root, filesystem)
     if histories or leftovers:
         root.sync()
     if histories:
         log.info("%s: finished or undid what was interrupted for %d items", root.path, len(histories))
     return troubles
+
+
+def _vacate_places(root: RootDirectory, histories: Collection[Sequence[Intent]]) -> None:
+    """Remove what is empty above places that items have left.
+
+    At the end, when every item is where it belongs: a directory that was above one may be an item by
+    now. That came later, so its intent is among these too.
+    """
+    last = [history[-1] for history in histories]
+    places = {intent.definition.location for intent in last if intent.outcome is Outcome.PLACED}
+    left = {
+        place
+        for history in histories
+        for intent in history
+        for place in (intent.definition.location, intent.was_path)
+    }
+    for place in sorted(left - places):
+        vacate(root, place, besides=places)
 
 
 def _collect_staging(root: RootDirectory, filesystem: FileSystem) -> bool:
@@ -167,7 +187,10 @@ class _Replay:
     def _trash(self) -> None:
         intent = self._last
         if not self._move_to(layout.trashed_data(self._uuid)):
-            return
+            if not any(one.fresh for one in self._history):
+                return
+            # It was made and deleted again, and the storage has heard of neither.
+            self._filesystem.create(layout.trashed_data(self._uuid), intent.definition)
         self._final_definition = intent.record
         document = formatting.format_item(intent.definition)
         try:
@@ -211,10 +234,13 @@ class _Replay:
                 self._root.remove_file(path)
 
     def _defines_it(self, name: str) -> bool:
-        """Whether the definition called `name` is this item's, or torn and so of no other."""
+        """Whether the definition called `name` is this item's, or torn and so of no other.
+
+        One that was torn before, and has not been mended after all, is not to go.
+        """
         try:
             return catalogue.read_item(self._root, name).uuid == self._uuid
         except FileNotFoundError:
             return False
         except FspoolError:
-            return True
+            return not (self._last.outcome is Outcome.ABORTED and self._last.mends)

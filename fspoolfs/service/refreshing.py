@@ -34,7 +34,7 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
         elif now.definition != item.definition or now.state is not item.state:
             attached.drop(item)
             item.definition, item.state = now.definition, now.state
-            item.error, item.problem = now.error, now.problem
+            item.error, item.problem, item.unreadable = now.error, now.problem, now.unreadable
             attached.put(item)
             context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
     for name, item in seen.items():

@@ -193,6 +193,11 @@ _ITEM_OPERATIONS = (
         'mv "$P/items/far" "$P/items/near"',
         prepare=_item("far", "<target><path>/customers/a/far</path></target>") + '> "$M/define"\n',
     ),
+    _one(
+        "item delete deep",
+        'rmdir "$P/items/far"',
+        prepare=_item("far", "<target><path>/customers/a/far</path></target>") + '> "$M/define"\n',
+    ),
     _one("item delete", 'rmdir "$P/items/web"'),
     _one("item delete for good", 'rmdir "$P/items/web"', _DRAINED, prepare=_NO_TRASH),
     _one("item undelete", 'mv "$P/trash/old" "$P/items/old"'),

@@ -18,6 +18,7 @@ from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
 from fspoolfs.backends.source import Source
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolType
 from fspoolfs.system.paths import HostRoot
+from support.leaks import mark
 
 #: Opens a root that may use the given directory, and gives it up afterwards.
 OpenRoot = Callable[[Path], AbstractContextManager[RootDirectory]]
@@ -31,7 +32,7 @@ def host(directory: Path) -> Iterator[RootDirectory]:
 
 @contextmanager
 def tmpfs(_: Path) -> Iterator[RootDirectory]:
-    made = tempfile.TemporaryDirectory(dir="/dev/shm", prefix="fspoolfs-")
+    made = tempfile.TemporaryDirectory(dir="/dev/shm", prefix=mark())
     with made as directory, host(Path(directory)) as root:
         yield root
 

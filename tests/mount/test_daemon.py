@@ -141,6 +141,17 @@ def test_a_mount_point_of_another_file_system_is_refused(background: Background)
         run("umount", background.mount)
 
 
+@pytest.mark.parametrize("place", ["pools", "pools/tank/trash", "pools/new"])
+def test_a_mount_point_in_a_control_tree_is_refused(
+    daemon: Daemon, background: Background, place: str
+) -> None:
+    define_tank(daemon.mount)
+    result = fspoolfs("mount", daemon.mount / place, "--state-dir", background.state, check=False)
+    assert result.returncode == 1
+    assert f"lies in the control tree of fspoolfs that is mounted at {daemon.mount};" in result.stderr
+    assert os.listdir(daemon.mount / "pools") == ["tank"]
+
+
 def test_a_mount_point_that_is_not_empty_is_refused(background: Background) -> None:
     background.mount.mkdir()
     (background.mount / "mine").touch()

@@ -88,6 +88,26 @@ def test_a_definition_that_is_mended_is_taken_by_a_refresh(own_tree: ControlTree
     assert (value(item / "status"), value(item / "uuid"), last_error(item)) == ("ready", uuid, "")
 
 
+@pytest.mark.parametrize("way", ["config.xml", "define"])
+def test_a_corrupt_item_is_mended_by_defining_it(own_tree: ControlTree, pool: Path, way: str) -> None:
+    own_tree.daemon.expect_log("web")
+    item = own_tree.new_item(pool)
+    item.chmod(0o2750)
+    os.chown(item, 1000, 1001)
+    (item / "data" / "file").write_text("kept")
+    (Path(os.readlink(pool / "root")) / ".fspool" / "items" / "web.xml").write_bytes(b"junk")
+    request(pool / "status", "refresh")
+    assert "Owner:          1000:1001\nMode:           2750\n" in (item / "info").read_text()
+    document = f"<fs><name>web</name><source fspool='{pool.name}'/></fs>"
+    request(item / "config.xml" if way == "config.xml" else own_tree.define, document)
+    assert (value(item / "status"), last_error(item), problem(item)) == ("ready", "", "")
+    assert "<owner>1000</owner>" in (item / "config.xml").read_text()
+    assert "<mode>2750</mode>" in (item / "config.xml").read_text()
+    assert (item / "data" / "file").read_text() == "kept"
+    restarted(pool)
+    assert value(item / "status") == "ready"
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"<fspool type='dir'><name>other</name></fspool>"])
 def test_a_pool_whose_definition_is_corrupt_has_failed_and_says_why(
     own_tree: ControlTree, pool: Path, content: bytes
@@ -290,6 +310,7 @@ def test_a_pool_on_a_read_only_root_does_not_start_and_says_why(own_tree: Contro
         request(pool / "status", "start")
     assert value(pool / "status") == "failed"
     assert "ead-only" in last_error(pool)
+    assert f"remount the file system that holds {real} for writing, then start" in last_error(pool)
     run("umount", real)
     request(pool / "status", "start")
 

@@ -26,7 +26,6 @@ POOLS = {
         <fspool type='dir'>
           <name>NAME</name>
           <uuid>UUID</uuid>
-          <capacity unit='bytes'>107374182400</capacity>
           <allocation unit='bytes'>32212254720</allocation>
           <available unit='bytes'>75161927680</available>
           <source>
@@ -80,6 +79,17 @@ def test_a_pool_in_libvirts_form_is_defined(tree: ControlTree, form: str) -> Non
     printed = (pool / "config.xml").read_text()
     request(pool / "config.xml", printed)
     assert (pool / "config.xml").read_text() == printed
+
+
+def test_a_directory_s_capacity_in_a_dump_is_refused_since_nothing_would_enforce_it(
+    tree: ControlTree,
+) -> None:
+    name = tree.new_name()
+    capacity = "<capacity unit='bytes'>107374182400</capacity>"
+    with refused(errno.EOPNOTSUPP):
+        request(tree.define, f"<fspool type='dir'><name>{name}</name>{capacity}</fspool>")
+    assert "leave <capacity> out" in last_error(tree.mount)
+    assert not (tree.pools / name).exists()
 
 
 def element(pool: Path, path: str) -> str | None:

@@ -142,13 +142,46 @@ def test_building_keeps_what_it_finds(tree: ControlTree) -> None:
 
 @pytest.mark.parametrize("path", ["/etc", "/usr/lib", "/proc/1", "/dev", "/home", "/root"])
 def test_a_directory_of_the_system_becomes_no_pool(tree: ControlTree, path: str) -> None:
-    pool = tree.defined_pool(f"<target><path>{path}</path></target>")
-    for verb in ("build", "start", "delete"):
+    before = os.listdir(tree.pools)
+    with refused(errno.EINVAL):
+        tree.defined_pool(f"<target><path>{path}</path></target>")
+    assert f"{path} belongs to the system" in last_error(tree.mount)
+    assert os.listdir(tree.pools) == before
+
+
+def test_a_pool_cannot_lie_among_the_daemon_s_own_files(tree: ControlTree) -> None:
+    way = tree.daemon.storage / "way"
+    way.symlink_to(tree.daemon.state)
+    pool = tree.defined_pool()
+    for place in (tree.daemon.state, tree.daemon.state / "pools", way / "new", tree.daemon.base):
+        target = f"<target><path>{place}</path></target>"
         with refused(errno.EINVAL):
-            request(pool / "status", verb)
-        assert path in last_error(pool)
-    assert not Path(path, ".fspool").exists()
-    pool.rmdir()
+            tree.defined_pool(target)
+        assert f"the daemon's state directory {tree.daemon.state}" in last_error(tree.mount)
+        with refused(errno.EINVAL):
+            request(pool / "config.xml", f"<fspool type='dir'><name>{pool.name}</name>{target}</fspool>")
+        assert f"the daemon's state directory {tree.daemon.state}" in last_error(pool)
+    way.unlink()
+
+
+@pytest.mark.parametrize("state", ["inactive", "active"])
+def test_a_capacity_that_a_directory_cannot_have_is_refused_and_not_stored(
+    tree: ControlTree, state: str
+) -> None:
+    """It would wait for the next start, which could only fail by it."""
+    capacity = "<capacity unit='GiB'>10</capacity>"
+    with refused(errno.EOPNOTSUPP):
+        tree.defined_pool(capacity)
+    pool = tree.active_pool() if state == "active" else tree.defined_pool()
+    before = (pool / "config.xml").read_text()
+    with refused(errno.EOPNOTSUPP):
+        request(pool / "config.xml", f"<fspool type='dir'><name>{pool.name}</name>{capacity}</fspool>")
+    assert "a directory has no capacity of its own" in last_error(pool)
+    assert (pool / "config.xml").read_text() == before
+    assert not (pool / "pending.xml").exists()
+    if state == "active":
+        request(pool / "status", "stop")
+    request(pool / "status", "start build")
 
 
 def test_a_refresh_sees_what_was_changed_behind_its_back(tree: ControlTree, pool: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mount.control import ControlTree, request, value
 from support.daemon import Daemon, MakeDaemon, define_tank
+from support.leaks import mark
 from support.needs import needs_fuse, needs_root
 from support.wait import eventually
 
@@ -60,3 +63,33 @@ def test_a_simulated_pool_that_is_defined_again_has_its_items_as_a_real_one_has(
         pool.mkdir()
         request(pool / "status", "start")
         assert os.listdir(pool / "items") == ["web"]
+
+
+@pytest.fixture
+def just_starting() -> Iterator[Path]:
+    """The state of a simulation that has its lock file, but not yet the lock."""
+    state = Path("/dev/shm", f"fspoolfs-sim-{mark()}starting")
+    state.mkdir(mode=0o700)
+    (state / "lock").touch()
+    yield state
+    (state / "lock").unlink()
+    state.rmdir()
+
+
+def state_of(daemon: Daemon) -> Path:
+    """The state directory of a simulation, found by the process that has locked it."""
+    locks = Path("/dev/shm").glob("fspoolfs-sim-*/lock")
+    return next(lock.parent for lock in locks if lock.read_text() == f"{daemon.process.pid}\n")
+
+
+def test_the_state_of_a_simulation_that_was_killed_goes_with_the_next_start(
+    make_daemon: MakeDaemon, just_starting: Path
+) -> None:
+    killed, living = make_daemon("--sim"), make_daemon("--sim")
+    abandoned, theirs = state_of(killed), state_of(living)
+    killed.kill()
+    assert abandoned.exists()
+    make_daemon("--sim")
+    assert not abandoned.exists()
+    assert (theirs / "pools").is_dir()
+    assert just_starting.is_dir()

@@ -146,7 +146,7 @@ def leftovers(machine: SimulatedHost, pool: Pool) -> list[str]:
         for name in names.symmetric_difference(root.names(where))
     ]
     owned = {one.definition.location.split("/")[0] for one in pool.items.values()} | {layout.OWN}
-    # A directory that was there before is nobody's, and one above an item may stay, empty.
+    # A directory that was there before is nobody's. Where storage fails, one above an item may stay, empty.
     strange = set(root.names("")) - owned - {"found"}
     return wrong + [name for name in strange if not _is_empty(root, name)]
 

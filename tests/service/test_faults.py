@@ -164,7 +164,7 @@ class Bench:
         async with self._running(mended) as service:
             pool = await running_pool(service)
             assert pool.state is PoolState.ACTIVE, pool.error
-            assert leftovers(mended, pool) == []
+            assert leftovers(mended, pool) == [], (call, number, after, times)
             return refusal, state, now, look(mended, pool)
 
 

@@ -161,6 +161,28 @@ async def test_a_pool_without_its_directory_does_not_start_and_says_what_to_do(r
         assert (pool.state, pool.error) == ("active", None)
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "remount the file system that holds /storage/pools/tank for writing"),
+        (errno.EACCES, "the right to enter /storage/pools/tank and to write there"),
+        (errno.ENOSPC, "make room on the file system that holds /storage/pools/tank"),
+        (errno.EIO, r"the kernel's log \(dmesg\)"),
+        (errno.ENOTCONN, "mend what is wrong with /storage/pools/tank"),
+    ],
+)
+async def test_a_start_that_the_storage_refuses_says_what_to_do(
+    running: Running, host: SimulatedHost, number: int, advice: str
+) -> None:
+    async with running() as service:
+        pool = await active_pool(service)
+        await service.lifecycle.stop(pool, ROOT)
+        host.faults.fail("open_log", number)
+        with pytest.raises(StorageError, match=f"{advice}.*, then start the pool again") as caught:
+            await service.lifecycle.start(pool, ROOT)
+        assert caught.value.errno == number
+
+
 async def test_delete_refuses_when_something_would_be_lost(running: Running, host: SimulatedHost) -> None:
     async with running() as service:
         pool = await furnished_pool(service)

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from fspoolfs.backends.simulator import SimulatedHost
+from fspoolfs.backends.simulator import Hang, SimulatedHost, SimulatedSource
 from fspoolfs.errors import (
     ExistsError,
     FspoolError,
@@ -22,6 +22,7 @@ from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, 
 
 from .conftest import Running
 from .scenes import (
+    LIMIT,
     ROOT,
     active_pool,
     dir_pool,
@@ -52,6 +53,18 @@ async def test_a_pool_in_conflict_with_another_is_refused_naming_it(
         assert [pool.name for pool in service.pools] == ["tank"]
         await service.pools.undefine(tank, ROOT)
         await service.pools.define(wanted, ROOT)
+
+
+async def test_a_definition_is_taken_where_its_storage_does_not_answer_in_time(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be looked at now is for build and start to judge; nobody waits for it."""
+    hang = Hang()
+    monkeypatch.setattr(SimulatedSource, "check", lambda source, definition: hang.wait())
+    async with running(grace=0.05) as service:
+        with hang, trio.fail_after(LIMIT):
+            pool = await service.pools.define(dir_pool("tank"), ROOT)
+        assert pool.real_target == place("tank")
 
 
 async def test_pools_defined_at_the_same_time_see_each_other(running: Running) -> None:

@@ -1,8 +1,10 @@
 """Pytest plugin: a run that leaves something on the machine fails, says what, and takes it away.
 
-Every run has a token. Processes are known by it in their environment, mounts, loop devices and files
-by the directory that is named after it, so that runs beside each other do not blame each other. In a
-mount namespace of its own (`scripts/test` makes one for root) every new mount is the run's.
+Every run has a token. Processes are known by it in their environment, mounts and loop devices by the
+directory that is named after it, files in /dev/shm by their names. What has no such mark is somebody
+else's, however new it is: it is neither blamed nor touched. Only what no one else can reach needs no
+mark: in a mount namespace of its own every new mount is the run's, and on a /dev/shm of its own every
+file (`scripts/test` makes both for root).
 """
 
 from __future__ import annotations
@@ -94,8 +96,13 @@ def run_directory(request: pytest.FixtureRequest) -> Path:
     return request.config.stash[RUN].directory
 
 
+def mark() -> str:
+    """What the name of a file in /dev/shm begins with that is to be known as this run's."""
+    return f"fspoolfs-{os.environ[TOKEN_VARIABLE]}-"
+
+
 def _shared() -> Counter[Leftover]:
-    """What this process has in common with others that neither the run's token nor its place marks."""
+    """What this process may have in common with others, and what may have been there before."""
     return Counter([*leftovers.mounted(), *leftovers.in_shared_memory()])
 
 
@@ -103,15 +110,25 @@ def _left(current: TestRun) -> list[Leftover]:
     deadline = time.monotonic() + GRACE
     for process in processes_with(TOKEN_VARIABLE, current.token):
         has_ended(process.pid, timeout=max(0.0, deadline - time.monotonic()))
-    everything_is_ours = _in_own_mount_namespace()
-    new = (_shared() - current.before).elements()
+    mounts_are_ours = _in_own_mount_namespace()
+    memory_is_ours = mounts_are_ours and _has_own_shared_memory()
+    old = current.before
     return [
         *leftovers.running(TOKEN_VARIABLE, current.token),
-        *(leftover for leftover in new if everything_is_ours or current.token in leftover.sentence),
-        *(leftover for leftover in leftovers.attached() if current.token in leftover.sentence),
+        *_ours(current, leftovers.mounted(), old, all_of_them=mounts_are_ours),
+        *_ours(current, leftovers.in_shared_memory(), old, all_of_them=memory_is_ours),
+        *_ours(current, leftovers.attached(), old, all_of_them=False),  # there is one set for all
         *leftovers.files(current.temporary),
         *leftovers.files(current.directory, but={current.temporary, current.own_temporary}),
     ]
+
+
+def _ours(
+    current: TestRun, found: list[Leftover], before: Counter[Leftover], *, all_of_them: bool
+) -> list[Leftover]:
+    """What is new among `found` and carries the run's token, or all that is new."""
+    new = (Counter(found) - before).elements()
+    return [leftover for leftover in new if all_of_them or current.token in leftover.sentence]
 
 
 def _in_own_mount_namespace() -> bool:
@@ -119,6 +136,14 @@ def _in_own_mount_namespace() -> bool:
     try:
         return os.readlink("/proc/self/ns/mnt") != os.readlink(f"/proc/{os.getppid()}/ns/mnt")
     except OSError:  # a parent of another user
+        return False
+
+
+def _has_own_shared_memory() -> bool:
+    """Whether /dev/shm is another file system here than for the process that started this one."""
+    try:
+        return os.stat("/dev/shm").st_dev != os.stat(f"/proc/{os.getppid()}/root/dev/shm").st_dev
+    except OSError:  # a parent of another user, or a machine without it
         return False
 
 

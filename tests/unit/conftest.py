@@ -13,6 +13,7 @@ import pytest
 from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
 from fspoolfs.system.removal import remove_tree
+from support.leaks import mark
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def here(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 def memory() -> Iterator[tuple[int, Path]]:
     """A directory in memory and its descriptor, for deep trees that would keep a disk busy."""
-    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    path = Path(tempfile.mkdtemp(dir="/dev/shm", prefix=mark()))
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd, path
     _clear(fd)
@@ -40,7 +41,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int,
         path = tmp_path / "there"
         path.mkdir()
     else:
-        path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+        path = Path(tempfile.mkdtemp(dir="/dev/shm", prefix=mark()))
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     yield fd, path
     os.close(fd)

@@ -36,6 +36,7 @@ POOL_ANSWERS = {
 ITEM_COLUMNS = ["creating", "ready", "busy", "deleting", "missing", "failed"]
 ITEM_ANSWERS = {
     "define": "WORKING busy WORKING WORKING NO_DATA BROKEN",
+    "adopt": "WORKING ALREADY WORKING WORKING NO_DATA busy",
     "delete": "WORKING deleting WORKING WORKING deleting deleting",
     "rename": "WORKING busy WORKING WORKING NO_DATA BROKEN",
     "resize": "WORKING busy WORKING WORKING NO_DATA BROKEN",
