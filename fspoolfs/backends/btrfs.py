@@ -241,8 +241,9 @@ class BtrfsFileSystem(GenericFileSystem):
     def _snapshot(self, fd: int, target: str, *, read_only: bool) -> None:
         with self._parent(target) as (parent, name):
             btrfs.snapshot(fd, parent, name, read_only=read_only)
-        # With qgroups the kernel gives a snapshot the limit of its original.
-        self._lift(target)
+            # The kernel gives the group of a snapshot the limit of its original's.
+            with _entry(parent, name) as made:
+                quotas.lift(parent, btrfs.subvolume_of(made))
 
     def _lift(self, path: str) -> None:
         with self._opened("") as root, self._subvolume(path) as (_, subvolume):

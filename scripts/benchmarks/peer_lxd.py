@@ -27,9 +27,7 @@ class _Volumes:
         self._connection = connection
 
     def create(self, volume: str) -> None:
-        self._connection.ask(
-            "POST", _VOLUMES, HTTPStatus.OK, {"name": volume, "config": {"size": "1GiB"}}
-        )
+        self._connection.ask("POST", _VOLUMES, HTTPStatus.OK, {"name": volume, "config": {"size": "1GiB"}})
 
     def snapshot(self, volume: str, name: str) -> None:
         """Answered before it is done: whoever wants the snapshot waits for the operation."""
