@@ -92,11 +92,15 @@ QUICK = Effort(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of the benchmark. `stores`, `listers`, `limited` are the peers, none by default."""
+    """One run of the benchmark.
+
+    `stores`, `listers` and `limited` are the peers, none by default; `program` is another fspoolfs
+    than this checkout's.
+    """
 
     scratch: Scratch
     effort: Effort
-    program: Path
+    program: Path | None = None
     stores: Sequence[Starter[VolumeStore]] = ()
     listers: Sequence[Starter[Lister]] = ()
     limited: Sequence[Starter[LimitedStore]] = ()

@@ -13,8 +13,9 @@ from benchmarks.processes import Server
 from benchmarks.scratch import Scratch
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-#: The program of this checkout. It runs the checkout's own modules, wherever its environment was made.
-PROGRAM = _CHECKOUT / ".venv" / "bin" / "fspoolfs"
+#: What runs this checkout's modules, wherever its environment was made and this was called from.
+_OWN_PROGRAM = (sys.executable, "-P", "-m", "fspoolfs")
+_OWN_MODULES = {"PYTHONPATH": os.fspath(_CHECKOUT)}
 
 #: The pool that the null tree has from the start, and that measurements of one pool use.
 POOL = "tank"
@@ -103,9 +104,10 @@ def _is_active(status: str) -> bool:
 class Installation:
     """fspoolfs with a state and a storage directory of its own; it may be started again and again."""
 
-    def __init__(self, program: Path, scratch: Scratch) -> None:
-        self._program = program
-        self._environment = {"PYTHONPATH": os.fspath(_CHECKOUT)} if program == PROGRAM else {}
+    def __init__(self, program: Path | None, scratch: Scratch) -> None:
+        """`program` is another fspoolfs than that of this checkout."""
+        self._command = _OWN_PROGRAM if program is None else (program,)
+        self._environment = _OWN_MODULES if program is None else {}
         self._state = scratch.directory("state")
         self._storage = scratch.directory("storage")
         self._mount = scratch.directory("mnt")
@@ -115,8 +117,8 @@ class Installation:
         """Execute the daemon; the caller waits until it can be used."""
         options = ("--state-dir", self._state, "--storage-dir", self._storage, "--foreground")
         patience = ("--grace", str(_GRACE))
-        argv = (self._program, "mount", self._mount, *options, *patience)
-        return ControlTree(self._mount, Server(argv, log=self._log, env=self._environment))
+        argv = (*self._command, "mount", self._mount, *options, *patience)
+        return ControlTree(self._mount, Server(argv, log=self._log, env=self._environment, name="fspoolfs"))
 
 
 def start_null(scratch: Scratch, *, items: int = 0) -> ControlTree:
