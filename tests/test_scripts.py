@@ -21,7 +21,7 @@ from support.needs import needs_fuse, needs_root
 from support.shell import run
 
 PROJECT = Path(__file__).parents[1]
-SCRIPTS = [PROJECT / "scripts" / name for name in ("install", "quickstart", "test")]
+SCRIPTS = [PROJECT / "scripts" / name for name in ("install", "quickstart", "test", "vmtest")]
 
 NEEDED = (
     "fuse3", "libfuse3-3", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev", "python3-dev", "python3-venv",
@@ -157,9 +157,10 @@ def test_programs_for_tests_are_installed_only_for_tests(machine: Machine) -> No
     assert machine.install().returncode == 0
     assert machine.calls("apt-get") == []
     assert machine.install("--test").returncode == 0
-    update, install = machine.calls("apt-get")
-    assert update == apt("update")
+    update, install, again, for_guest = machine.calls("apt-get")
+    assert update == again == apt("update")
     assert "crun" in install.split()  # its settings alone do not run
+    assert "linux-image-cloud-amd64" in for_guest.split()
     assert machine.pip_calls()[-1].endswith("--editable .[test]")
 
 
@@ -187,6 +188,14 @@ def test_missing_programs_for_tests_do_not_stop_a_user_without_sudo(machine: Mac
     result = machine.install("--test")
     assert result.returncode == 0
     assert "tests will be skipped; to run them, as root: apt-get install acl attr" in result.stdout
+
+
+def test_a_machine_without_a_kernel_for_the_guest_gets_the_rest(machine: Machine) -> None:
+    machine.program("apt-get", 'case "$*" in *linux-image*) exit 100 ;; esac')
+    result = machine.install("--test")
+    assert result.returncode == 0
+    assert "tests will be skipped: apt-get could not install dmsetup kmod linux-image" in result.stderr
+    assert len(machine.calls("apt-get")) == 4
 
 
 @pytest.mark.parametrize("command", ["update", "install"])

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import ClassVar
+from uuid import uuid4
 
+from fspoolfs.backends import btrfs_features, layout
 from fspoolfs.backends import btrfs_quotas as quotas
 from fspoolfs.backends import btrfs_subvolumes as subvolumes
-from fspoolfs.backends.filesystem import FEATURES
 from fspoolfs.backends.generic import GenericFileSystem
 from fspoolfs.backends.root import HostDirectories, RootDirectory
 from fspoolfs.errors import UnsupportedError
@@ -26,16 +26,14 @@ from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.model.infos import Feature, UsageInfo
 from fspoolfs.progress import Progress
 from fspoolfs.system import btrfs, qgroups, syscalls, umask
-from fspoolfs.system.qgroups import Mode, Status
+from fspoolfs.system.qgroups import Mode
+
+#: The mode of a copy that nobody else is to enter.
+_CLOSED = 0o700
+#: Up to how many items are counted one by one.
+_FEW = 16
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-_COUNTED = {
-    Mode.FULL: "qgroups count all that an item refers to, shared or not; subvolumes that its users make "
-    "in it are counted, but the kernel does not limit them with it",
-    Mode.SIMPLE: "simple quotas count data where it was written: what snapshots and clones share stays the "
-    "item's that wrote it",
-}
 
 
 class BtrfsFileSystem(GenericFileSystem):
@@ -54,26 +52,7 @@ class BtrfsFileSystem(GenericFileSystem):
     def features(self) -> Sequence[Feature]:
         with self._opened("") as fd:
             status = qgroups.status(fd)
-        off = self._why_off() if status.mode is Mode.OFF else ""
-        reasons = {
-            "quota": off,
-            "files": "btrfs does not limit the number of files of a subvolume",
-            "usage": off,
-            "resize": off,
-            "reflink": self._no_reflink,
-        }
-        notes = {
-            "quota": self._state_of(status),
-            "usage": self._state_of(status),
-            "snapshot": "at once; subvolumes in the item come as empty directories",
-            "clone": "at once, sharing blocks; subvolumes in the item come as empty directories",
-        }
-        return tuple(
-            Feature(
-                name=name, reason=reasons.get(name, ""), note="" if reasons.get(name) else notes.get(name, "")
-            )
-            for name in FEATURES
-        )
+        return btrfs_features.features(status, self._root.path, self._no_reflink)
 
     def check(self, definition: ItemDefinition) -> None:
         if definition.capacity is not None:
@@ -92,20 +71,7 @@ class BtrfsFileSystem(GenericFileSystem):
         self._check_limits(definition)
 
     def _why_off(self) -> str:
-        return (
-            f"the quotas of this btrfs are off: `btrfs quota enable --simple {self._place()}` turns them on"
-        )
-
-    def _state_of(self, status: Status) -> str:
-        rescan = f"btrfs quota rescan -w {self._place()}"
-        if status.rescanning:
-            return f"a rescan is counting: numbers are too low until it is done; `{rescan}` waits for it"
-        if status.inconsistent:
-            return f"the counters are wrong, and limits with them; `{rescan}` counts anew"
-        return _COUNTED.get(status.mode, "")
-
-    def _place(self) -> str:
-        return shlex.quote(self._root.path)
+        return btrfs_features.why_off(self._root.path)
 
     # Items.
 
@@ -218,7 +184,18 @@ class BtrfsFileSystem(GenericFileSystem):
             if subvolume is not None:
                 self._snapshot(fd, target, read_only=True)
                 return
-        super().snapshot(path, target, progress)
+        self._snapshot_of_copy(path, target, progress)
+
+    def _snapshot_of_copy(self, path: str, target: str, progress: Progress) -> None:
+        """Of a plain directory: the copy grows where a start clears up, and enters `target` whole."""
+        staging = layout.staging(uuid4())
+        self._with_parents(staging, lambda: self._make_directory(staging, mode=_CLOSED), needs=path)
+        try:
+            self._root.copy_tree(path, staging, progress, existing=True)
+            with self._opened(staging) as fd:
+                self._snapshot(fd, target, read_only=True)
+        finally:
+            self.remove(staging, Progress())
 
     def freeze(self, path: str) -> None:
         with self._subvolume(path) as (fd, subvolume):
@@ -267,20 +244,31 @@ class BtrfsFileSystem(GenericFileSystem):
             return UsageInfo(allocation=quotas.usage(root, subvolume), inodes=None)
 
     def usages(self, paths: Sequence[str]) -> Mapping[str, UsageInfo]:
-        """The file system's own list of subvolumes says which lies where, so that nothing is opened
-        but the directories that items lie in, and nothing can be remembered wrongly.
-        """
         with self._opened("") as fd:
             if qgroups.status(fd).mode is Mode.OFF:
                 return {}
-            places: dict[tuple[int, int, bytes], int] = {}
-            inside: dict[int, list[int]] = {}
-            for reference in btrfs.references(fd):
-                places[reference.parent, reference.directory, reference.name] = reference.child
-                inside.setdefault(reference.parent, []).append(reference.child)
-            items = dict(self._located(paths, places))
-            found = quotas.usages(fd, items, inside)
+            found = self._few_usages(fd, paths) if len(paths) <= _FEW else self._many_usages(fd, paths)
         return {path: UsageInfo(allocation=size, inodes=None) for path, size in found.items()}
+
+    def _few_usages(self, root: int, paths: Sequence[str]) -> dict[str, int]:
+        """One after the other: a pass goes through all that the file system holds."""
+        found = {}
+        for path in paths:
+            with suppress(FileNotFoundError, NotADirectoryError), self._subvolume(path) as (_, subvolume):
+                if subvolume is not None:
+                    found[path] = quotas.usage(root, subvolume)
+        return found
+
+    def _many_usages(self, fd: int, paths: Sequence[str]) -> dict[str, int]:
+        """The file system's own list of subvolumes says which lies where, so that nothing is opened
+        but the directories that items lie in, and nothing can be remembered wrongly.
+        """
+        places: dict[tuple[int, int, bytes], int] = {}
+        inside: dict[int, list[int]] = {}
+        for reference in btrfs.references(fd):
+            places[reference.parent, reference.directory, reference.name] = reference.child
+            inside.setdefault(reference.parent, []).append(reference.child)
+        return quotas.usages(fd, dict(self._located(paths, places)), inside)
 
     def _located(
         self, paths: Sequence[str], places: Mapping[tuple[int, int, bytes], int]

@@ -21,7 +21,11 @@ from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
 
 #: What fspoolfs keeps in a root, and the places in there that hold what belongs to somebody.
-_OWNED_PLACES = {layout.ITEMS: "items", layout.TRASH: "deleted items in the trash"}
+_OWNED_PLACES = {
+    layout.ITEMS: "items",
+    layout.TRASH: "deleted items in the trash",
+    layout.SNAPSHOTS: "snapshots of items",
+}
 
 #: How many leftovers a refusal names.
 _NAMED = 3

@@ -55,7 +55,11 @@ class FileSystem(Protocol):
         """
 
     def move(self, source: str, target: str) -> None:
-        """Move an item's directory, as into the trash and back; never replaces."""
+        """Move the directory of an item or a snapshot, as into the trash and back; never replaces.
+
+        Where snapshots are read-only, only this brings one into another directory: a rename by the
+        root is refused with EROFS.
+        """
 
     def remove(self, path: str, progress: Progress) -> None:
         """Remove the directory of an item or a snapshot and all that belongs to it.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fspoolfs.backends import btrfs, generic, simulated_quota
-from fspoolfs.backends.btrfs import BtrfsFileSystem
+from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
@@ -39,6 +38,8 @@ class FileSystemKind:
 
 SIMULATED = FileSystemKind(simulated_quota.SimulatedFileSystem.name, simulated_quota.probe)
 GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
+BTRFS = FileSystemKind(btrfs.BtrfsFileSystem.name, btrfs.probe)
+PROJECT_QUOTA = FileSystemKind(project_quota.ProjectQuotaFileSystem.name, project_quota.probe)
 
 
 class Registry:
@@ -97,7 +98,7 @@ def _title(source: Source) -> str:
 
 def default_registry() -> Registry:
     """Everything that works on real storage."""
-    return Registry([DirectorySource()], [FileSystemKind(BtrfsFileSystem.name, btrfs.probe)])
+    return Registry([DirectorySource()], [BTRFS, PROJECT_QUOTA])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:

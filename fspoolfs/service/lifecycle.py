@@ -103,6 +103,7 @@ class Lifecycle:
             def remove() -> None:
                 self._store.begin_deletion(pool.name)
                 try:
+                    opening.purge_leftovers(source, self._registry, pool.definition)
                     source.delete(pool.definition)
                 except FspoolError:
                     self._store.end_deletion(pool.name)  # refused, nothing was touched

@@ -45,7 +45,7 @@ class MovingChange(ItemChange):
         on_done: Callable[[Exception | None], None],
     ) -> None:
         super().__init__(what, filesystem, uuid=uuid, enters=enters, leaves=leaves, on_done=on_done)
-        #: Where the item's snapshots go, for good; empty where they stay.
+        #: Where the item's snapshots go, for good, and be it their empty directory; "" where they stay.
         self._snapshots_target = layout.purge(uuid4()) if with_snapshots else ""
         self._moved_snapshots = False
         #: A definition that stays as it is moves, which is cheaper and goes on a full storage too.
@@ -190,7 +190,7 @@ class DeleteItem(MovingChange):
             old_document=document,
             leaves=(place(definition.location), label(definition.name)),
             as_written=as_written,
-            with_snapshots=not keep and bool(entry.snapshots),
+            with_snapshots=not keep,
             on_done=on_done,
         )
         self._entry, self._definition = entry, definition
@@ -215,6 +215,7 @@ class DeleteItem(MovingChange):
             # Nothing to keep: the definition goes, whatever lies in the item's place stays.
             self._target = self._source
             self._definition_target, self._definition_moves = "", False
+            self._snapshots_target = layout.purge(uuid4())  # at most an empty directory
             self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="", record="")
         return self._intent.encode(self._document)
 
@@ -287,7 +288,7 @@ class PurgeTrash(MovingChange):
             definition_target="",
             document=b"",
             old_document=formatting.format_item(entry.definition),
-            with_snapshots=bool(entry.snapshots),
+            with_snapshots=True,
             on_done=on_done,
         )
         self._entry = entry

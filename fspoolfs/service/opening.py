@@ -6,7 +6,9 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 import trio
 
@@ -14,8 +16,11 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.source import Source
+from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import SpaceInfo
+from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
 from fspoolfs.service import catalogue, identity, recovery
 from fspoolfs.service.committer import Committer
@@ -62,9 +67,13 @@ def open_pool(
         _discard_temporary(root)
         filesystem = registry.filesystem_at(root)
         progress.begin("recovering")
-        journal = _recovered_journal(root, filesystem)
+        journal, troubles = _recovered_journal(root, filesystem)
         progress.begin("reading items")
         loaded = catalogue.load_items(root)
+        for item in loaded.items if troubles else ():
+            if item.uuid in troubles:
+                item.state = ItemState.FAILED
+                item.error = item.problem = troubles[item.uuid]
         trash = catalogue.load_trash(root)
         _hand_out_snapshots(root, loaded.items, trash.values())
         return Opened(
@@ -108,15 +117,38 @@ def _discard_temporary(root: RootDirectory) -> None:
                 root.remove_file(f"{place}/{name}")
 
 
-def _recovered_journal(root: RootDirectory, filesystem: FileSystem) -> Journal:
+def _recovered_journal(
+    root: RootDirectory, filesystem: FileSystem
+) -> tuple[Journal, dict[UUID, FspoolError]]:
+    """The journal, and what became of items that could not be recovered whole."""
     journal = Journal.open(root)
     try:
-        recovery.recover(root, filesystem, journal.pending)
+        troubles = recovery.recover(root, filesystem, journal.pending)
     except BaseException:
         journal.abandon()
         raise
     journal.stabilise(journal.last)
-    return journal
+    return journal, troubles
+
+
+def purge_leftovers(source: Source, registry: Registry, definition: PoolDefinition) -> None:
+    """Remove what waits to be removed at the root of an inactive pool, as its file system does that.
+
+    A root that cannot be attached has nothing that could be removed.
+    """
+    try:
+        root = source.attach(definition, Progress())
+    except (OSError, FspoolError):
+        return
+    try:
+        filesystem = registry.filesystem_at(root)
+        for place in (layout.STAGING, layout.PURGE):
+            with suppress(FileNotFoundError):
+                for name in root.names(place):
+                    filesystem.remove(f"{place}/{name}", Progress())
+    finally:
+        root.close()
+        source.detach(definition, force=False)
 
 
 def save_index(attached: Attached, items: list[Item]) -> None:

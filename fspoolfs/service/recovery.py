@@ -29,10 +29,13 @@ from fspoolfs.service.rollback import freeze, make_room
 log = logging.getLogger(__name__)
 
 
-def recover(root: RootDirectory, filesystem: FileSystem, pending: Sequence[Record]) -> int:
+def recover(
+    root: RootDirectory, filesystem: FileSystem, pending: Sequence[Record]
+) -> dict[UUID, FspoolError]:
     """Replay `pending`, put leftovers among what is purged, and make it all durable.
 
-    Returns how many items were concerned. Raises `OSError` or `FspoolError` when the storage does
+    Returns the items that are in their places, but whose owner, mode or limits the storage refused:
+    one of these never fails its pool. Raises `OSError` or `FspoolError` when the storage does
     not let it; the journal is then kept as it is.
     """
     histories: dict[UUID, list[Intent]] = {}
@@ -40,14 +43,18 @@ def recover(root: RootDirectory, filesystem: FileSystem, pending: Sequence[Recor
         if record.payload:
             intent = Intent.decode(record.payload)
             histories[intent.uuid] = [*histories.pop(intent.uuid, []), intent]
-    for history in histories.values():
-        _Replay(root, filesystem, history).make_true()
+    troubles: dict[UUID, FspoolError] = {}
+    for uuid, history in histories.items():
+        replay = _Replay(root, filesystem, history)
+        replay.make_true()
+        if replay.trouble is not None:
+            troubles[uuid] = replay.trouble
     leftovers = _collect_staging(root, filesystem)
     if histories or leftovers:
         root.sync()
     if histories:
         log.info("%s: finished or undid what was interrupted for %d items", root.path, len(histories))
-    return len(histories)
+    return troubles
 
 
 def _collect_staging(root: RootDirectory, filesystem: FileSystem) -> bool:
@@ -68,6 +75,8 @@ class _Replay:
         self._history = history
         self._uuid = self._last.uuid
         self._final_definition = ""
+        #: What the storage refused of the item's definition.
+        self.trouble: FspoolError | None = None
 
     def make_true(self) -> None:
         self._roll_back()
@@ -117,7 +126,11 @@ class _Replay:
     def _place(self) -> None:
         definition = self._last.definition
         if self._move_to(definition.location):
-            self._filesystem.update(definition.location, definition, definition)
+            try:
+                self._filesystem.update(definition.location, definition, definition)
+            except FspoolError as error:
+                log.error("%s: item %s: %s", self._root.path, definition.name, error)
+                self.trouble = error
         elif any(intent.fresh for intent in self._history):
             self._filesystem.create(definition.location, definition)
         self._final_definition = layout.definition(definition.name)
@@ -140,11 +153,11 @@ class _Replay:
         old = staging if found == place else place
         if intent.kept and self._is_directory(old) and not self._is_directory(intent.kept):
             make_room(self._root, intent.kept)
-            self._root.rename(old, intent.kept)
+            self._filesystem.move(old, intent.kept)
         if found != place:
             if self._is_directory(place):
-                self._root.rename(place, layout.purge(uuid4()))
-            self._root.rename(found, place)
+                self._filesystem.move(place, layout.purge(uuid4()))
+            self._filesystem.move(found, place)
         if intent.kept and self._is_directory(intent.kept):
             freeze(self._filesystem, intent.kept)
 

@@ -176,7 +176,7 @@ class Snapshots(ItemWork):
 
         def move(progress: Progress) -> None:
             check(source)
-            attached.root.rename(source, target)
+            attached.filesystem.move(source, target)
             attached.root.sync_directory(directory)
 
         async def work(job: Job) -> None:

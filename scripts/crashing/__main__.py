@@ -16,10 +16,11 @@ from crashing.calls import numbers
 from crashing.errors import CrashtestError
 from crashing.experiment import End, Experiment, Point, Result
 from crashing.leaving import LEAVING
-from crashing.operations import OPERATIONS, Operation
-from crashing.workplace import Workplace
+from crashing.operations import LIMIT_OPERATIONS, OPERATIONS, Operation
+from crashing.workplace import FOLDER, Workplace
 from support.requirements import why_no_fuse, why_no_programs
 from support.shell import run
+from support.volumes import KINDS
 
 _ROW = "{:<24} {:>7} {:>7} {:>10} {:>7} {:>7} {:>11} {:>8}"
 #: Of a violation this many lines of so many characters are printed; all of it is kept in a file.
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The exit status is 0 if the crash contract holds, 1 if it is violated, 2 if that could not "
         "be tested.",
     )
-    names = [operation.name for operation in OPERATIONS]
+    names = [operation.name for operation in (*OPERATIONS, *LIMIT_OPERATIONS)]
     parser.add_argument("--list", action="store_true", help="print the names of the operations")
     parser.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth crash")
     parser.add_argument(
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=_positive, metavar="K", help="at most K crashes of each operation")
     parser.add_argument(
         "--seed", type=int, default=0, help="which crashes --every and --limit choose; 0 by default"
+    )
+    parser.add_argument(
+        "--on",
+        choices=(FOLDER, *(kind for kind in KINDS if KINDS[kind].make)),
+        default=FOLDER,
+        help="what the pools lie on: a folder of --dir, or a file system in an image there",
     )
     parser.add_argument(
         "--dir",
@@ -85,7 +92,7 @@ def _positive(text: str) -> int:
 
 def _test(options: argparse.Namespace) -> int:
     if options.list:
-        print("\n".join(operation.name for operation in OPERATIONS))
+        print("\n".join(operation.name for operation in (*OPERATIONS, *LIMIT_OPERATIONS)))
         return 0
     base = options.dir / f"fspoolfs-crashtest-{secrets.token_hex(8)}"
     kept = base / "violations"
@@ -95,7 +102,8 @@ def _test(options: argparse.Namespace) -> int:
         base.mkdir(mode=0o711)
         calls = numbers()
         print(_ROW.format(*_HEADER))
-        for operation in OPERATIONS:
+        limited = options.on != FOLDER and KINDS[options.on].quota
+        for operation in (*OPERATIONS, *(LIMIT_OPERATIONS if limited else ())):
             if options.only is None or operation.name in options.only:
                 results += _test_operation(operation, base, calls, options)
         _print_row("total", results, changes=None, seconds=time.monotonic() - began)
@@ -111,7 +119,7 @@ def _test_operation(
     operation: Operation, base: Path, calls: Mapping[int, str], options: argparse.Namespace
 ) -> list[Result]:
     began = time.monotonic()
-    place = Workplace(base / operation.name.replace(" ", "-"), calls)
+    place = Workplace(base / operation.name.replace(" ", "-"), calls, options.on)
     try:
         experiment = Experiment(operation, place)
         chosen = _choose(experiment.points(), operation.name, options)

@@ -34,9 +34,12 @@ _ON_PATH = {
 #: Calls that change something only with these flags, and where the flags are.
 _FLAGS = {"open": 1, "openat": 2, "openat2": 2}
 _CHANGING_FLAGS = os.O_CREAT | os.O_TRUNC
-#: ioctl(2) requests that change storage, include/uapi/linux/fs.h: FICLONE, FICLONERANGE,
-#: FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR.
-_CHANGING_REQUESTS = frozenset((0x40049409, 0x4020940D, 0x40086602, 0x401C5820))
+#: ioctl(2) requests that change storage. include/uapi/linux/fs.h: FICLONE, FICLONERANGE,
+#: FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR; include/uapi/linux/btrfs.h: SNAP_CREATE_V2, SUBVOL_CREATE_V2,
+#: SUBVOL_SETFLAGS, SNAP_DESTROY_V2, QGROUP_ASSIGN, QGROUP_CREATE, QGROUP_LIMIT.
+_CHANGING_REQUESTS = frozenset((0x40049409, 0x4020940D, 0x40086602, 0x401C5820)) | frozenset(
+    (0x50009417, 0x50009418, 0x4008941A, 0x5000943F, 0x40189429, 0x4010942A, 0x8030942B)
+)
 
 _AT_FDCWD = -100
 #: A path by which a process names one of its own descriptors, proc(5).

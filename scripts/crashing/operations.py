@@ -223,6 +223,20 @@ _SNAPSHOT_OPERATIONS = (
     _one("snapshot item purge", 'rmdir "$P/trash/old"', _DRAINED, prepare=_KEPT_IN_TRASH),
 )
 
+_LIMITED = (
+    """echo "<fspool type='dir'><name>tank</name><defaults><capacity unit='MiB'>64</capacity></defaults>"""
+    """</fspool>" > "$P/config.xml"\n"""
+)
+_LIMITED_ITEM = _LIMITED + 'mkdir "$P/items/new" "$P/items/new/snapshots/kept"\n'
+
+#: For storage that enforces a capacity alone.
+LIMIT_OPERATIONS: Sequence[Operation] = (
+    _one("limit create", 'mkdir "$P/items/new"', prepare=_LIMITED),
+    _one("limit resize", 'echo 48M > "$P/items/new/capacity"', prepare=_LIMITED_ITEM),
+    _one("limit rollback", 'echo "rollback kept" > "$P/items/new/status"', prepare=_LIMITED_ITEM),
+    _one("limit clone", 'echo "clone copy" > "$P/items/new/status"', prepare=_LIMITED_ITEM),
+)
+
 _SEQUENCES = (
     _one(
         "rename chain",

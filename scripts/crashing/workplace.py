@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from crashing.disk import Disk, Folder, Image
 from crashing.errors import CrashtestError
 from crashing.leaving import LEAVING
 from crashing.tracer import Kill, Tracer
@@ -17,35 +18,43 @@ from support.shell import run, sh
 #: No verb may go on in the background because the machine is slow.
 _OPTIONS = ("--grace", "60")
 _KEPT = ("state", "storage")
+#: The storage that is a plain directory.
+FOLDER = "folder"
 
 
 class Workplace:
-    """State and storage in `directory`, both on one real file system; `mount` is the control tree."""
+    """State and storage in `directory`, the latter on storage of `kind`; `mount` is the control tree."""
 
-    def __init__(self, directory: Path, numbers: Mapping[int, str]) -> None:
+    def __init__(self, directory: Path, numbers: Mapping[int, str], kind: str = FOLDER) -> None:
         self._directory = directory
         self._numbers = numbers
-        self._saved = directory / "saved"
         self._log_read = 0
         directory.mkdir()
+        saved = directory / "saved"
+        saved.mkdir()
         self.daemon = Daemon(directory / "d", options=_OPTIONS, env={}, user=None)
         self.mount, self.state, self.storage = (
             self.daemon.mount,
             self.daemon.state,
             self.daemon.storage,
         )
+        self._disks: list[Disk] = [Folder(self.state, saved / "state")]
+        if kind == FOLDER:
+            self._disks.append(Folder(self.storage, saved / "storage"))
+        else:
+            self._disks.append(Image(kind, self.storage, saved / "image"))
 
     def save(self) -> None:
         """Keep state and storage as they are now; no daemon runs."""
         self._hide_snapshots()
-        self.copy_to(self._saved)
+        for disk in self._disks:
+            disk.save()
 
     def begin_again(self) -> None:
         """Put back what was saved; no daemon runs."""
         self._hide_snapshots()
-        for name in _KEPT:
-            run("rm", "-rf", "--one-file-system", "--", self.daemon.base / name)
-            run("cp", "-a", "--sparse=always", "--", self._saved / name, self.daemon.base / name)
+        for disk in self._disks:
+            disk.put_back()
 
     def copy_to(self, place: Path) -> None:
         """Copy state and storage into the new directory `place`."""
@@ -113,4 +122,6 @@ class Workplace:
         self.kill()
         self.daemon.unmount()
         self._hide_snapshots()
+        for disk in self._disks:
+            disk.close()
         run("rm", "-rf", "--one-file-system", "--", self._directory)

@@ -349,6 +349,19 @@ def test_snapshot_outlives_its_item_and_can_be_removed(
     assert filesystem.root.names("") == []
 
 
+def test_snapshot_moves_into_another_directory_and_is_removed_there(
+    filesystem: FileSystem, snapshotter: Snapshotter, stranger: int
+) -> None:
+    furnish(filesystem, stranger)
+    snapshotter.snapshot("web", "kept", Progress())
+    snapshotter.freeze("web")
+    for name in ("kept", "web"):
+        filesystem.move(name, f"purge/{name}")
+        assert filesystem.root.read(f"purge/{name}/inner/caf\udce9", limit=99) == b"content"
+    filesystem.remove("purge", Progress())
+    assert filesystem.root.names("") == []
+
+
 def test_snapshots_in_one_directory_are_removed_with_it(
     filesystem: FileSystem, snapshotter: Snapshotter, stranger: int
 ) -> None:

@@ -83,7 +83,7 @@ def test_features_tell_of_everything_that_pools_are_known_by() -> None:
     assert {"pool dir", "pool volume", "provider images", "provider lvm"} <= rows.keys()
     assert {"filesystem generic", "filesystem btrfs", "filesystem project-quota"} <= rows.keys()
     usable = {name for name, reason in rows.items() if not reason}
-    assert usable == {"pool dir", "filesystem btrfs", "filesystem generic"}
+    assert usable == {"pool dir", "filesystem btrfs", "filesystem project-quota", "filesystem generic"}
     assert {reason for reason in rows.values() if reason} == {"no backend in this version"}
 
 

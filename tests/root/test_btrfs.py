@@ -139,11 +139,16 @@ def test_clone_of_a_full_item_gets_its_owner_and_mode(filesystem: BtrfsFileSyste
 # Usage, and subvolumes that users make.
 
 
-def test_usage_follows_items_that_move_and_change_places(filesystem: BtrfsFileSystem) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_usage_follows_items_that_move_and_change_places(
+    filesystem: BtrfsFileSystem, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
     for path, mib in (("web", 4), ("customers/db", 2)):
         filesystem.create(path, sized(None))
         assert write(filesystem, f"{path}/file", mib)
     filesystem.root.sync()
+    if many:
+        monkeypatch.setattr(backend, "_FEW", 0)
     paths = ["web", "customers/db", "customers/web", "missing/web", "customers"]
 
     def seen() -> dict[str, int]:
@@ -182,15 +187,17 @@ def test_subvolumes_of_users_are_not_limited_by_qgroups(full: BtrfsFileSystem) -
     assert allocation(full, "web") > 16
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("how", ["one", "few", "many"])
 def test_subvolume_that_evades_simple_quotas_is_counted_and_brought_back(
-    simple: BtrfsFileSystem, many: bool
+    simple: BtrfsFileSystem, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    if how == "many":
+        monkeypatch.setattr(backend, "_FEW", 0)
     simple.create("web", sized(8))
     make_escaping(simple, "web/escaped")
     assert write(simple, "web/escaped/a", 16)
     simple.root.sync()
-    found = simple.usages(["web"])["web"] if many else simple.usage("web")
+    found = simple.usage("web") if how == "one" else simple.usages(["web"])["web"]
     assert round(found.allocation / MIB) == 16
     assert not write(simple, "web/escaped/b", 1)
     assert round(allocation(simple, "web")) == 16
@@ -226,6 +233,20 @@ def test_snapshot_stays_read_only_when_it_moves(filesystem: BtrfsFileSystem) -> 
         at(filesystem, "purge/kept/new").touch()
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("btrfs-simple", (8, 0, 0)), ("btrfs-qgroup", (4, 4, 4))])
+def test_who_counts_what_a_snapshot_and_a_clone_share(
+    volumes: Volumes, kind: str, expected: tuple[int, int, int]
+) -> None:
+    for filesystem in opened(volumes.directory(kind)):
+        filesystem.create("web", sized(None))
+        assert write(filesystem, "web/file", 4)
+        filesystem.snapshot("web", "kept", Progress())
+        filesystem.clone("web", "copy", sized(None), Progress())
+        at(filesystem, "web/file").unlink()
+        assert write(filesystem, "web/file", 4)
+        assert tuple(round(allocation(filesystem, path)) for path in ("web", "kept", "copy")) == expected
+
+
 def test_subvolumes_inside_come_as_empty_directories(filesystem: BtrfsFileSystem) -> None:
     filesystem.create("web", sized(None))
     make_subvolume(filesystem, "web/mine")
@@ -245,7 +266,12 @@ def test_plain_directory_is_an_item_without_capacity(filesystem: BtrfsFileSystem
     with pytest.raises(UnsupportedError, match="/old is no subvolume"):
         filesystem.usage("old")
     assert filesystem.usages(["old"]) == {}
+    at(filesystem, "old/file").touch()
     filesystem.snapshot("old", "kept", Progress())
+    assert filesystem.root.names("kept") == ["file"]
+    assert filesystem.root.names(".fspool/staging") == []
+    with pytest.raises(OSError, match="Read-only file system"):
+        at(filesystem, "kept/new").touch()
     filesystem.freeze("old")
     assert filesystem.identify("old") != filesystem.identify("kept")
     filesystem.clone("old", "copy", sized(8), Progress())

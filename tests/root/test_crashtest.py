@@ -62,18 +62,24 @@ def crashes(output: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "operations",
+    ("kind", "operations"),
     [
-        ("item create deep", "rename chain"),
-        ("item delete for good", "item clone"),
-        ("two pools", "shutdown"),
-        ("pool first start", "recover mv"),
+        ("folder", ("item create deep", "rename chain")),
+        ("folder", ("item delete for good", "item clone")),
+        ("folder", ("two pools", "shutdown")),
+        ("folder", ("pool first start", "recover mv")),
+        ("folder", ("snapshot take", "snapshot rollback")),
+        pytest.param(
+            "btrfs-simple", ("limit rollback", "rollback and delete"), marks=needs_program("mkfs.btrfs")
+        ),
+        pytest.param("xfs", ("snapshot item purge", "snapshot clone"), marks=needs_program("mkfs.xfs")),
     ],
-    ids=" and ".join,
 )
-def test_the_contract_holds_at_a_sample_of_crashes(operations: tuple[str, ...], place: Path) -> None:
+def test_the_contract_holds_at_a_sample_of_crashes(
+    kind: str, operations: tuple[str, ...], place: Path
+) -> None:
     only = [argument for name in operations for argument in ("--only", name)]
-    result = run(SCRIPT, *only, "--limit", "3", "--dir", place, check=False, timeout=LIMIT)
+    result = run(SCRIPT, *only, "--on", kind, "--limit", "3", "--dir", place, check=False, timeout=LIMIT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert crashes(result.stdout) == 6
     assert list(place.iterdir()) == []

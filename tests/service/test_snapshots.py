@@ -144,6 +144,18 @@ async def test_purging_an_item_removes_its_snapshots(running: Running, host: Sim
         )
 
 
+async def test_nothing_is_left_of_an_item_whose_snapshots_were_deleted_before(
+    running: Running, host: SimulatedHost
+) -> None:
+    async with running() as service:
+        pool, web = await scene(service, host)
+        await service.snapshots.delete(pool, web, "one")
+        await service.trash.delete(pool, "web")
+        await service.trash.purge(pool, "web")
+        await until(service, lambda: not storage(host).names(layout.PURGE), what="it is removed")
+        assert storage(host).names(layout.SNAPSHOTS) == []
+
+
 async def test_a_deleted_snapshot_is_gone_and_its_name_free(running: Running, host: SimulatedHost) -> None:
     async with running() as service:
         pool, web = await scene(service, host)

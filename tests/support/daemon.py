@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -94,6 +94,7 @@ class Daemon:
                 group=None if self.user is None else self.user.gid,
                 extra_groups=None if self.user is None else [],
                 start_new_session=True,
+                preexec_fn=self._instead_of(argv),
             )
         if not self._becomes_usable():
             self._fail("did not come up")
@@ -141,6 +142,10 @@ class Daemon:
         found = complaints(log, self._announced)
         if found and not self._is_log_told:
             pytest.fail("the daemon's log:\n" + "\n".join(found), pytrace=False)
+
+    def _instead_of(self, argv: Sequence[str]) -> Callable[[], None] | None:
+        """What the new process does instead of executing `argv`; here nothing."""
+        return None
 
     def _becomes_usable(self) -> bool:
         """Wait until the daemon answers on its mount point; false when it ends or is too slow."""

@@ -83,14 +83,9 @@ class Volumes:
         point.mkdir()
         if not kind.make:
             return self._mount_overlay(place, point)
-        image = place / "image"
-        with image.open("wb") as file:
-            file.truncate(_SIZE)
-        run(*kind.make, image)
-        run("mount", "-o", kind.options, image, point)
+        fill_image(kind, place / "image")
+        mount_image(kind, place / "image", point)
         self._stack.callback(run, "umount", point)
-        if kind.quota:
-            _switch_on(point, kind.quota)
         return point
 
     def _mount_overlay(self, place: Path, point: Path) -> Path:
@@ -104,6 +99,20 @@ class Volumes:
         run("mount", "-t", "overlay", "-o", options, "fspoolfs-test", point)
         self._stack.callback(run, "umount", point)
         return point
+
+
+def fill_image(kind: Kind, image: Path) -> None:
+    """Make a sparse file with a new file system of `kind`."""
+    with image.open("wb") as file:
+        file.truncate(_SIZE)
+    run(*kind.make, image)
+
+
+def mount_image(kind: Kind, image: Path, point: Path, *, is_new: bool = True) -> None:
+    """Mount it as its kind wants; a new one gets its quotas switched on."""
+    run("mount", "-o", kind.options, image, point)
+    if kind.quota and is_new:
+        _switch_on(point, kind.quota)
 
 
 def _switch_on(point: Path, how: int) -> None:

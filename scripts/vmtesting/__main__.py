@@ -1,0 +1,105 @@
+"""The command line: which command, how long, how large a guest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from vmtesting import archive, machine
+from vmtesting.errors import VmtestError
+from vmtesting.guest import Guest
+
+PROJECT = Path(__file__).parents[2]
+#: The project's own environment, the same path in the guest.
+_PYTHON = ".venv/bin/python"
+_COMMAND = (
+    _PYTHON,
+    "-m",
+    "pytest",
+    "-c",
+    "tests/vm/guest.ini",
+    "--rootdir=.",
+    "--confcutdir=tests/vm",
+    "tests/vm",
+)
+#: Tells tests that they are in the guest, and pytest to load no plugin that it is not told to.
+_VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+#: What else of the environment matters there.
+_PASSED_ON = ("CI", "FSPOOLFS_REQUIRED")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    options = _parser().parse_args(arguments)
+    command = options.command[options.command[:1] == ["--"] :] or _COMMAND
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    began = time.monotonic()
+    try:
+        found = machine.look()
+        if command == _COMMAND:
+            _compile()
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _VARIABLES
+        files = archive.initial_files(found, command, PROJECT, environment)
+        with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
+            guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
+            status = guest.run(files, timeout=options.timeout)
+    except VmtestError as error:
+        print(f"vmtest: {error}", file=sys.stderr)
+        return error.status
+    print(f"vmtest: status {status} after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vmtest",
+        usage="%(prog)s [options] [-- COMMAND...]",
+        description="Runs COMMAND, by default the tests in tests/vm, in a virtual machine with Debian's "
+        "kernel.",
+        epilog="The exit status is the command's; 77 if something is not installed, 124 if the time was up, "
+        "125 if the guest broke.",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600, metavar="S", help="seconds for all; 600 by default"
+    )
+    parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="2048 by default")
+    parser.add_argument("--processors", type=int, default=2, metavar="N", help="2 by default")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _compile() -> None:
+    """Leave bytecode for the guest, where compiling takes twenty times as long.
+
+    Modules of tests are compiled by pytest, which changes their assertions.
+    """
+    for command in (
+        (_PYTHON, "-m", "compileall", "-q", "fspoolfs", "scripts"),
+        (*_COMMAND, "--collect-only"),
+    ):
+        subprocess.run(
+            command,
+            cwd=PROJECT,
+            check=False,
+            env={**os.environ, **_VARIABLES},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""For tests in the guest that `scripts/vmtest` boots: everywhere else they are skipped.
+
+Nothing that they mount or attach is taken away at the end, since the guest ends with them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fspoolfs.backends import project_quota
+from fspoolfs.backends.project_quota import ProjectQuotaFileSystem
+from fspoolfs.system.paths import HostRoot
+from vm.disks import Volume, volume
+
+_HERE = Path(__file__).parent
+#: Set by `scripts/vmtest`.
+_VARIABLE = "FSPOOLFS_GUEST"
+
+#: The suite that runs here as well, with its failed assertions explained as they are elsewhere.
+_SUITE = "conformance.test_filesystem_contract"
+if _SUITE not in sys.modules:
+    pytest.register_assert_rewrite(_SUITE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get(_VARIABLE) is None:
+        for item in items:
+            if item.path.is_relative_to(_HERE):
+                item.add_marker(pytest.mark.skip(reason="runs in the guest that scripts/vmtest boots"))
+
+
+@pytest.fixture(scope="session", params=["ext4", "xfs"])
+def limited(request: pytest.FixtureRequest) -> Volume:
+    """A mounted file system that enforces project quota."""
+    return volume(request.param, "prjquota")
+
+
+@pytest.fixture
+def quotas(limited: Volume) -> Iterator[ProjectQuotaFileSystem]:
+    """The items of a pool on it that has nothing else."""
+    root = HostRoot.open(str(limited.new_directory()))
+    filesystem = project_quota.probe(root)
+    assert filesystem is not None
+    yield filesystem
+    root.close()

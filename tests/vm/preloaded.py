@@ -1,0 +1,49 @@
+"""Real daemons without the seconds that Python takes in the guest to import the program."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fspoolfs import cli
+from support.daemon import Daemon
+
+_STANDARD_DESCRIPTORS = 3
+_MANY = 1 << 20
+
+
+class PreloadedDaemon(Daemon):
+    """A child of this process, which has imported all of the program; otherwise as any daemon.
+
+    With `place` state and storage lie there, where an earlier daemon may have left them.
+    """
+
+    def __init__(self, base: Path, place: Path | None = None) -> None:
+        super().__init__(base / "daemon", options=("--grace", "60"), env={}, user=None)
+        if place is not None:
+            self.state, self.storage = place / "state", place / "storage"
+
+    def _instead_of(self, argv: Sequence[str]) -> Callable[[], None]:
+        arguments = argv[argv.index("fspoolfs") + 1 :]
+
+        def become() -> None:
+            # As execve(2) would: also the pipe whose end tells the parent that the program runs.
+            os.closerange(_STANDARD_DESCRIPTORS, _MANY)
+            status = 1
+            try:
+                # What pytest has put in their places.
+                sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+                logging.getLogger().handlers.clear()
+                warnings.simplefilter("error")
+                status = cli.main(arguments)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+
+        return become

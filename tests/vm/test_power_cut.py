@@ -1,0 +1,89 @@
+"""Power cuts right after an operation has returned success, on real file systems.
+
+What returned success must be there, and nothing half-made, when the storage comes back: a new daemon
+finds only what had reached the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crashing import contract
+from mount.control import request, value
+from vm.disks import FailingDisk
+from vm.operations import OPERATIONS, Operation, furnish, holds
+from vm.preloaded import PreloadedDaemon
+
+
+class Place:
+    """A disk with state and storage, and the daemon on it, one after the other."""
+
+    def __init__(self, kind: str, base: Path) -> None:
+        self._disk = FailingDisk(kind)
+        self.daemon = PreloadedDaemon(base, self._disk.place)
+        for directory in (self.daemon.state, self.daemon.storage):
+            directory.mkdir()
+        self.daemon.start()
+        self._log_read = 0
+
+    @property
+    def pool(self) -> Path:
+        return self.daemon.mount / "pools" / "tank"
+
+    def begin(self) -> None:
+        """A pool with two items, whatever was there before."""
+        if self.pool.exists():
+            for item in os.listdir(self.pool / "items"):
+                (self.pool / "items" / item).rmdir()
+            for entry in os.listdir(self.pool / "trash"):
+                (self.pool / "trash" / entry).rmdir()
+        else:
+            self.pool.mkdir()
+            request(self.pool / "status", "start build")
+        for name in ("web", "db"):
+            furnish(self.pool, name)
+
+    def lose_power(self) -> None:
+        """What has not reached the disk is lost; then a new daemon runs."""
+        self._disk.cut()
+        self.daemon.kill()
+        self._disk.return_after_cut()
+        self.daemon.start()
+        contract.settle(self.daemon.mount)
+
+    def violations(self) -> list[str]:
+        log = self.daemon.log
+        new, self._log_read = log[self._log_read :], len(log)
+        return contract.violations(self.daemon.mount, self.daemon.state, frozenset(("customers",)), new)
+
+
+@pytest.fixture(scope="module", params=["ext4", "xfs", "btrfs"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(request.param, tmp_path_factory.mktemp("power"))
+    yield made
+    made.daemon.close()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_what_returned_success_is_there_after_a_power_cut(place: Place, operation: Operation) -> None:
+    place.begin()
+    operation.prepare(place.pool)
+    operation.operate(place.pool)
+    place.lose_power()
+    assert value(place.pool / "status").split()[0] == "active"  # and perhaps purging
+    operation.check(place.pool)
+    assert holds(place.pool / "items" / "db")
+    assert place.violations() == []
+
+
+def test_power_is_really_cut(place: Place) -> None:
+    """What was written without a sync is gone, or the others would prove nothing."""
+    place.begin()
+    (place.pool / "items" / "web" / "data" / "unsynced").write_bytes(b"lost")
+    place.lose_power()
+    assert not (place.pool / "items" / "web" / "data" / "unsynced").exists()
+    assert holds(place.pool / "items" / "web")
