@@ -214,6 +214,8 @@ class BtrfsFileSystem(GenericFileSystem):
                 self._enforce(target, definition)
                 return
         super().clone(source, target, definition, progress)
+        # Who is told that snapshots are instant takes all of this for durable, as a snapshot would be.
+        self._root.sync()
 
     def _snapshot(self, fd: int, target: str, *, read_only: bool) -> None:
         with self._parent(target) as (parent, name):
