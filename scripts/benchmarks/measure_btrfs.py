@@ -91,26 +91,41 @@ def measure_capacity(run: Run) -> Iterator[Row]:
 
 
 def measure_snapshots(run: Run) -> Iterator[Row]:
-    """A snapshot of what has just been changed. Each commits its own change, and nobody else's."""
+    """A snapshot of what has just been changed. Each commits its own change, and nobody else's.
+
+    The peers are asked for snapshots of what nobody changed, and so is fspoolfs beside them.
+    """
     with ExitStack() as stack:
         place = stack.enter_context(run.scratch.filesystem(BTRFS))
         subject = stack.enter_context(run.subject(root=place / "pool", more=DEFAULTS))
+        floor = stack.enter_context(run.floor())
         bare = stack.enter_context(_BareSubvolumes(place / "bare"))
-        (subject.items() / "web").mkdir()
+        item, data = subject.items() / "web", subject.root() / "web"
+        item.mkdir()
         contenders = [
-            _taker(subject, "floor"),
+            Contender(
+                name=SUBJECT,
+                prepare=lambda turn: _change(data, turn),
+                act=lambda turn: os.mkdir(f"{item}/snapshots/floor{turn}"),
+            ),
+            Contender(name=NULL, act=lambda turn: os.mkdir(f"{floor.items()}/item{turn}")),
             Contender(
                 name=_BARE_SNAPSHOT, prepare=lambda turn: _change(bare.original, turn), act=bare.snapshot
             ),
         ]
         medians = interleave(contenders, turns=run.effort.snapshot_turns)
-        yield row(_SNAPSHOT, medians[SUBJECT], _BARE_SNAPSHOT, medians[_BARE_SNAPSHOT], _NEAR_THE_IOCTL)
+        value, ioctl = medians[SUBJECT], medians[_BARE_SNAPSHOT]
+        yield row(_SNAPSHOT, value, _BARE_SNAPSHOT, ioctl, _NEAR_THE_IOCTL)
+        yield row(
+            _SNAPSHOT, value, f"floor: mkdir in the null tree + {_BARE_SNAPSHOT}", ioctl + medians[NULL]
+        )
 
         stores = [stack.enter_context(start(run.scratch)) for start in run.limited]
         for store in stores:
             store.create("web")
+        ours = Contender(name=SUBJECT, act=lambda turn: os.mkdir(f"{item}/snapshots/peer{turn}"))
         takers = [_store_taker(store) for store in stores]
-        yield from _beside_peers(_SNAPSHOT, _taker(subject, "peer"), takers, run)
+        yield from _beside_peers(_SNAPSHOT, ours, takers, run)
 
 
 def _maker(tree: ControlTree, prefix: str) -> Contender:
@@ -118,21 +133,11 @@ def _maker(tree: ControlTree, prefix: str) -> Contender:
     return Contender(name=SUBJECT, act=lambda turn: os.mkdir(f"{items}/{prefix}{turn}"))
 
 
-def _taker(tree: ControlTree, prefix: str) -> Contender:
-    item, data = tree.items() / "web", tree.root() / "web"
-    return Contender(
-        name=SUBJECT,
-        prepare=lambda turn: _change(data, turn),
-        act=lambda turn: os.mkdir(f"{item}/snapshots/{prefix}{turn}"),
-    )
-
-
 def _store_maker(store: LimitedStore) -> Contender:
     return Contender(name=store.name, act=lambda turn: store.create(f"item{turn}"))
 
 
 def _store_taker(store: LimitedStore) -> Contender:
-    """The peer's volume is left as it is, which can only make it faster."""
     return Contender(name=store.name, act=lambda turn: store.snapshot("web", f"snapshot{turn}"))
 
 
