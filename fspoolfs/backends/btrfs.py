@@ -214,12 +214,15 @@ class BtrfsFileSystem(GenericFileSystem):
                 self._enforce(target, definition)
                 return
         super().clone(source, target, definition, progress)
+        # Who is told that snapshots are instant takes all of this for durable, as a snapshot would be.
+        self._root.sync()
 
     def _snapshot(self, fd: int, target: str, *, read_only: bool) -> None:
         with self._parent(target) as (parent, name):
             btrfs.snapshot(fd, parent, name, read_only=read_only)
-        # With qgroups the kernel gives a snapshot the limit of its original.
-        self._lift(target)
+            # The kernel gives the group of a snapshot the limit of its original's.
+            with _entry(parent, name) as made:
+                quotas.lift(parent, btrfs.subvolume_of(made))
 
     def _lift(self, path: str) -> None:
         with self._opened("") as root, self._subvolume(path) as (_, subvolume):

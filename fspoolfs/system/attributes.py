@@ -28,16 +28,20 @@ def copy_attributes(source: int | str, target: int | str, info: os.stat_result) 
     """Give `target`, of the same type, the attributes of `source`, whose stat is `info`.
 
     As root the owner must succeed; other users keep what they may, and lose set-id bits where they
-    cannot keep the owner. Times come last, since everything else changes them. Raises `OSError`
-    also for an extended attribute of a user (user.*) that cannot be kept.
+    cannot keep the owner. What a descriptor shows to be right already is left alone: looking costs
+    less than a change. Times come last, since everything else changes them. Raises `OSError` also
+    for an extended attribute of a user (user.*) that cannot be kept.
     """
     mode = stat.S_IMODE(info.st_mode)
-    if not _copy_owner(target, info):
+    made = os.fstat(target) if isinstance(target, int) else None
+    right = made is not None and (made.st_uid, made.st_gid) == (info.st_uid, info.st_gid)
+    if not right and not _copy_owner(target, info):
         mode &= ~(stat.S_ISUID | stat.S_ISGID)
     # After the owner, since chown(2) drops security.capability; before the mode, which may forbid
     # us to write, and which agrees with the access control list as it did in the source.
-    _copy_xattrs(source, target)
-    if not stat.S_ISLNK(info.st_mode):
+    if _copy_xattrs(source, target) or made is None or stat.S_IMODE(made.st_mode) != mode:
+        right = False
+    if not right and not stat.S_ISLNK(info.st_mode):
         os.chmod(target, mode)
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
@@ -62,13 +66,14 @@ def _copy_owner(target: int | str, info: os.stat_result) -> bool:
     return True
 
 
-def _copy_xattrs(source: int | str, target: int | str) -> None:
+def _copy_xattrs(source: int | str, target: int | str) -> bool:
+    """Whether there were any."""
     try:
         names = os.listxattr(source)
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
-        return
+        return False
     for name in names:
         try:
             os.setxattr(target, name, os.getxattr(source, name))
@@ -77,3 +82,4 @@ def _copy_xattrs(source: int | str, target: int | str) -> None:
                 continue
             if name.startswith("user.") or error.errno not in _REFUSED:
                 raise
+    return bool(names)

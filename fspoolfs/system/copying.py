@@ -2,15 +2,17 @@
 
 The source may be changing and hostile: links are copied as links, fifos and devices never opened,
 mount points not entered, depth bounded by the walk. The target must lie where nobody else can
-write. At most two chains of `walking.OPEN_LEVELS` directories and five descriptors more are open.
+write. At most three chains of `walking.OPEN_LEVELS` directories and five descriptors more are open.
 Nothing is durable before a sync; after a failure the caller removes what there is of the target.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
+import time
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
@@ -21,12 +23,17 @@ from fspoolfs.system.walking import Descent
 
 #: Only the owner, who is us, sees a directory before it is complete.
 _UNFINISHED = 0o700
+#: What we need of a file whose attributes are not set yet.
+_WRITABLE = 0o600
 #: What stands for a mount point, whose own directory cannot be seen.
 _MOUNT_POINT_MODE = 0o755
 
 _READ = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Seconds after which a copy counts what there is to copy.
+_LONG = 0.25
 
 _GONE = frozenset((errno.ENOENT, errno.ESTALE))
 
@@ -49,15 +56,15 @@ def copy_tree(
     shared where the storage can. A user who is not root keeps what he may. A mounted directory is
     copied as an empty one, a mounted file not at all; what vanishes on the way is left out.
 
-    The progress counts bytes, in the phase that was begun before, or "copying".
+    The progress counts bytes, in the phase that was begun before, or "copying"; when that takes long, a
+    count of what there is to copy comes between.
 
     Raises `OSError` when the source is no directory or `dst_name` exists (with `existing`: holds
     something), `StorageError` for what fails later (EBUSY: directories were moved away under the walk),
     `CancelledError`.
     """
-    phase = progress.phase or "copying"
-    total = _bytes_in(src_dir_fd, src_name, progress)
-    progress.begin(phase, unit="bytes", total=total)
+    progress.begin(progress.phase or "copying", unit="bytes")
+    total = _Total(src_dir_fd, src_name, progress)
     with Descent(src_dir_fd, src_name) as source:
         if not existing:
             os.mkdir(dst_name, _UNFINISHED, dir_fd=dst_dir_fd)
@@ -66,28 +73,45 @@ def copy_tree(
                 os.chmod(target.here.fd, _UNFINISHED)
                 if os.listdir(target.here.fd):
                     raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), dst_name)
-            _Copy(source, target, progress).run()
+            _Copy(source, target, progress, total).run()
 
 
-def _bytes_in(dir_fd: int, name: str, progress: Progress) -> int | None:
-    """What is to be copied, for a percentage; `None` where it cannot be counted.
+class _Total:
+    """Finds out how much there is to copy, for a percentage, once it turns out that copying takes long.
 
-    Looking costs a small part of copying, and finds the same things in memory for it.
+    Counting first would make a short copy, or one that shares its blocks, longer by a twentieth.
     """
-    try:
-        return measuring.measure(dir_fd, name, progress).allocation
-    except StorageError:
-        return None
+
+    def __init__(self, dir_fd: int, name: str, progress: Progress) -> None:
+        self._dir_fd = dir_fd
+        self._name = name
+        self._progress = progress
+        self._due = time.monotonic() + _LONG
+
+    def tell(self) -> None:
+        """To be called again and again."""
+        if time.monotonic() < self._due:
+            return
+        self._due = math.inf
+        progress = self._progress
+        phase, done = progress.phase, progress.done
+        try:
+            total: int | None = measuring.measure(self._dir_fd, self._name, progress).allocation
+        except (OSError, StorageError):
+            total = None  # the copy itself meets the same trouble, or there is none any more
+        progress.begin(phase, unit="bytes", total=total)
+        progress.advance(done)
 
 
 class _Copy:
     """One copy: two descents in step."""
 
-    def __init__(self, source: Descent, target: Descent, progress: Progress) -> None:
+    def __init__(self, source: Descent, target: Descent, progress: Progress, total: _Total) -> None:
         self._source = source
         self._target = target
         self._progress = progress
-        self._transfer = Transfer(progress)
+        self._total = total
+        self._transfer = Transfer(progress, total.tell)
         self._links = HardLinks(target.here.fd)
         self._current = ""
 
@@ -144,6 +168,7 @@ class _Copy:
             self._current = name
             self._copy_entry(name)
             self._progress.advance(0)
+            self._total.tell()
         self._current = ""
 
     def _complete_directory(self) -> None:
@@ -202,9 +227,11 @@ class _Copy:
                 raise
             return False
         try:
-            target = os.open(name, _CREATE, 0o600, dir_fd=self._target.here.fd)
+            # Nobody else gets at it before its directory is complete, and most need no other mode then.
+            mode = info.st_mode & 0o777 | _WRITABLE
+            target = os.open(name, _CREATE, mode, dir_fd=self._target.here.fd)
             try:
-                self._transfer.copy(source, target)
+                self._transfer.copy(source, target, info.st_size)
                 attributes.copy_attributes(source, target, info)
             finally:
                 os.close(target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fspoolfs.progress import Progress
 from fspoolfs.system import files, syscalls
@@ -25,24 +25,28 @@ _NOT_THIS = frozenset((errno.EINVAL, errno.ETXTBSY))
 
 
 class Transfer:
-    """Copies contents of files, and remembers what this pair of storages cannot do."""
+    """Copies contents of files, and remembers what this pair of storages cannot do.
 
-    def __init__(self, progress: Progress) -> None:
+    `between` is called after each piece, which may come long before the end of a file.
+    """
+
+    def __init__(self, progress: Progress, between: Callable[[], None]) -> None:
         self._progress = progress
+        self._between = between
         self._reflink = True
         self._in_kernel = True
 
-    def copy(self, source: int, target: int) -> None:
-        """Give the empty regular file `target` the size and content of `source`.
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Give the empty regular file `target` the size and content of `source`, which was `size` long.
 
         What is added to `source` meanwhile is left out; where it shrinks, the copy ends.
         """
-        info = os.fstat(source)
-        if info.st_size == 0:
+        if size == 0:
             return
         if self._clone(source, target):
-            self._progress.advance(info.st_size)
+            self._progress.advance(size)
             return
+        info = os.fstat(source)
         if info.st_blocks * _SECTOR >= info.st_size:
             self._copy_range(source, target, 0, info.st_size)
         else:
@@ -72,6 +76,7 @@ class Transfer:
                 return
             start += count
             self._progress.advance(count)
+            self._between()
 
     def _copy_piece(self, source: int, target: int, offset: int, size: int) -> int:
         """Bytes copied; 0 at the end of `source`."""

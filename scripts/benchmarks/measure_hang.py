@@ -18,7 +18,7 @@ from benchmarks.mounts import Mount, mount_at
 from benchmarks.processes import Server
 from benchmarks.run import Run
 from benchmarks.table import Goal, Row, Unit
-from benchmarks.trees import ControlTree, cat
+from benchmarks.trees import cat
 
 _POOL = "hung"
 _NOT_SLOWER = Goal(high=1.1)
@@ -30,7 +30,7 @@ _CALM, _HUNG = "calm", "hung"
 def measure_hang(run: Run) -> Iterator[Row]:
     """cat status and mkdir in one pool, while a mkdir in another pool hangs in a request to its storage."""
     with run.subject() as tree, _storage(run) as (storage, server):
-        _define(tree, storage.target / "root")
+        tree.define_pool(storage.target / "root", name=_POOL)
         waiting = _requests_of(storage)
         times: dict[tuple[str, str], list[float]] = {}
         status, items = tree.status(), tree.items()
@@ -74,12 +74,6 @@ def _storage(run: Run) -> Iterator[tuple[Mount, Server]]:
         if mount is None:
             raise BenchError(f"{place} is not mounted any more")
         yield mount, server
-
-
-def _define(tree: ControlTree, root: Path) -> None:
-    document = f"<fspool type='dir'><name>{_POOL}</name><target><path>{root}</path></target></fspool>\n"
-    (tree.mount / "define").write_text(document)
-    tree.start_pool(_POOL)
 
 
 def _requests_of(mount: Mount) -> Callable[[], bool]:

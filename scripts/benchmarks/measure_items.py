@@ -6,19 +6,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+from benchmarks.beside_floor import NULL, SUBJECT, beside_floor, row, synced_writes
 from benchmarks.peer import VolumeStore
 from benchmarks.run import Run
 from benchmarks.sampling import Contender, interleave
-from benchmarks.storage import APPEND, CREATE, BareStorage, fill
-from benchmarks.table import Goal, Row, Unit
+from benchmarks.storage import fill
+from benchmarks.table import Goal, Row
 from benchmarks.trees import ControlTree
 
-_SUBJECT = "fspoolfs"
-_TWICE_THE_FLOOR = Goal(high=2.0)
 _FASTER = Goal(high=1.0)
 
 _MKDIR, _RMDIR = "mkdir of an item", "rmdir of an item with content"
-_NULL = "the same in the null tree"
 _BARE_MKDIR, _BARE_RENAME = "bare mkdir", "bare rename"
 
 
@@ -35,18 +33,18 @@ def measure_items(run: Run) -> Iterator[Row]:
         storage = stack.enter_context(run.storage())
         making = [
             _maker(subject, "floor"),
-            Contender(name=_NULL, act=lambda turn: os.mkdir(f"{floor.items()}/item{turn}")),
+            Contender(name=NULL, act=lambda turn: os.mkdir(f"{floor.items()}/item{turn}")),
             Contender(name=_BARE_MKDIR, act=storage.make),
-            *_synced_writes(storage, "making"),
+            *synced_writes(storage, "making"),
         ]
-        yield from _beside_floor(_MKDIR, interleave(making, turns=turns), bare=_BARE_MKDIR)
+        yield from beside_floor(_MKDIR, interleave(making, turns=turns), bare=_BARE_MKDIR)
         deleting = [
             _deleter(subject, "floor"),
-            Contender(name=_NULL, act=lambda turn: os.rmdir(f"{floor.items()}/item{turn}")),
+            Contender(name=NULL, act=lambda turn: os.rmdir(f"{floor.items()}/item{turn}")),
             Contender(name=_BARE_RENAME, prepare=storage.prepare_move, act=storage.move),
-            *_synced_writes(storage, "deleting"),
+            *synced_writes(storage, "deleting"),
         ]
-        yield from _beside_floor(_RMDIR, interleave(deleting, turns=turns), bare=_BARE_RENAME)
+        yield from beside_floor(_RMDIR, interleave(deleting, turns=turns), bare=_BARE_RENAME)
 
         stores = [stack.enter_context(start(run.scratch)) for start in run.stores]
         if stores:
@@ -58,13 +56,13 @@ def measure_items(run: Run) -> Iterator[Row]:
 
 def _maker(tree: ControlTree, prefix: str) -> Contender:
     items = tree.items()
-    return Contender(name=_SUBJECT, act=lambda turn: os.mkdir(f"{items}/{prefix}{turn}"))
+    return Contender(name=SUBJECT, act=lambda turn: os.mkdir(f"{items}/{prefix}{turn}"))
 
 
 def _deleter(tree: ControlTree, prefix: str) -> Contender:
     items, root = tree.items(), tree.root()
     return Contender(
-        name=_SUBJECT,
+        name=SUBJECT,
         prepare=lambda turn: fill(f"{root}/{prefix}{turn}"),
         act=lambda turn: os.rmdir(f"{items}/{prefix}{turn}"),
     )
@@ -82,32 +80,9 @@ def _store_deleter(store: VolumeStore) -> Contender:
     )
 
 
-def _synced_writes(storage: BareStorage, series: str) -> tuple[Contender, Contender]:
-    """Both forms of one synced write; `series` keeps the new files of two measurements apart."""
-    return (
-        Contender(name=APPEND, act=storage.append),
-        Contender(name=CREATE, act=lambda turn: storage.create(turn, series=series)),
-    )
-
-
-def _row(name: str, value: float, against: str, reference: float, goal: Goal | None = None) -> Row:
-    return Row(name=name, value=value, unit=Unit.SECONDS, against=against, reference=reference, goal=goal)
-
-
-def _beside_floor(name: str, medians: Mapping[str, float], *, bare: str) -> Iterator[Row]:
-    """The goal is set by the cheaper form of a synced write; the other one stands beside it."""
-    calls = medians[_NULL] + medians[bare]
-    cheap, dear = sorted((APPEND, CREATE), key=lambda form: medians[form])
-    value = medians[_SUBJECT]
-    yield _row(name, value, f"floor: null tree + {bare} + {cheap}", calls + medians[cheap], _TWICE_THE_FLOOR)
-    yield _row(name, value, f"the same with a {dear}", calls + medians[dear])
-    for part in (_NULL, bare, APPEND, CREATE):
-        yield Row(name=f"- {part}", value=medians[part], unit=Unit.SECONDS)
-
-
 def _beside_peers(name: str, medians: Mapping[str, float], stores: Sequence[VolumeStore]) -> Iterator[Row]:
     for store in stores:
         against, goal = (
             (store.name, _FASTER) if store.synced else (f"{store.name}, which syncs nothing", None)
         )
-        yield _row(name, medians[_SUBJECT], against, medians[store.name], goal)
+        yield row(name, medians[SUBJECT], against, medians[store.name], goal)

@@ -51,6 +51,12 @@ def mount_of(path: Path) -> Mount:
     )
 
 
+def unmount(target: Path) -> None:
+    """Detach lazily what is mounted at `target`; nothing is no error."""
+    if mount_at(target) is not None:
+        subprocess.run(["umount", "--lazy", "--", target], check=True)
+
+
 def unmount_below(directory: Path) -> None:
     """Detach lazily whatever is mounted below `directory`, the newest first."""
     for mount in reversed(mounts()):

@@ -39,6 +39,18 @@ class Lister(Protocol):
         """Ask for all volumes and for the size of each; how many there were."""
 
 
+class LimitedStore(Protocol):
+    """Creates volumes with a capacity that is enforced, and takes snapshots of them."""
+
+    @property
+    def name(self) -> str: ...
+
+    def create(self, volume: str) -> None: ...
+
+    def snapshot(self, volume: str, name: str) -> None:
+        """Returns when the snapshot is there."""
+
+
 _P = TypeVar("_P", covariant=True)
 
 #: Starts a private instance below a scratch directory; it ends with the context.

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 
-from benchmarks.errors import BenchError
 from benchmarks.packages import install
-from benchmarks.private import private
-from benchmarks.processes import Server
+from benchmarks.rest import UnixConnection, serving
 from benchmarks.scratch import Scratch
 from benchmarks.storage import fill
 
 _PACKAGES = ("docker.io", "podman", "runc")
 
-_START_LIMIT = 60.0
-#: A unix socket's path has to be shorter than this: unix(7), with its final zero byte.
-_SOCKET_PATH_BYTES = 108
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket, kept open between requests."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
+#: Answers as soon as an engine serves.
+_PING = "/_ping"
 
 
 class _Volumes:
@@ -42,14 +25,14 @@ class _Volumes:
     #: Both keep their volumes in a bolt database, which syncs every transaction.
     synced = True
 
-    def __init__(self, name: str, *, place: str, connection: _UnixConnection) -> None:
+    def __init__(self, name: str, *, place: str, connection: UnixConnection) -> None:
         self.name = name
         self._place = place
         self._connection = connection
         self._created: dict[str, bytes] = {}
 
     def create(self, volume: str) -> None:
-        self._created[volume] = self._ask(
+        self._created[volume] = self._connection.ask(
             "POST", f"{self._place}/create", HTTPStatus.CREATED, {"Name": volume}
         )
 
@@ -57,18 +40,7 @@ class _Volumes:
         fill(json.loads(self._created.pop(volume))["Mountpoint"])
 
     def delete(self, volume: str) -> None:
-        self._ask("DELETE", f"{self._place}/{volume}", HTTPStatus.NO_CONTENT)
-
-    def _ask(
-        self, method: str, address: str, expected: HTTPStatus, body: Mapping[str, str] | None = None
-    ) -> bytes:
-        text = None if body is None else json.dumps(body)
-        self._connection.request(method, address, text, {"Content-Type": "application/json"})
-        response = self._connection.getresponse()
-        answer = response.read()
-        if response.status != expected:
-            raise BenchError(f"{self.name}: {method} {address}: {answer.decode(errors='replace')}")
-        return answer
+        self._connection.ask("DELETE", f"{self._place}/{volume}", HTTPStatus.NO_CONTENT)
 
 
 def install_engines() -> None:
@@ -95,7 +67,7 @@ def start_docker(scratch: Scratch) -> Iterator[_Volumes]:
         "storage-driver": "overlay2",
     }
     argv = ["dockerd", *(f"--{name}={value}" for name, value in options.items())]
-    with _serving(argv, place) as connection:
+    with serving(argv, place, ping=_PING) as connection:
         yield _Volumes("docker volume, REST", place="/v1.40/volumes", connection=connection)
 
 
@@ -122,28 +94,5 @@ def start_podman(scratch: Scratch) -> Iterator[_Volumes]:
     service = ("system", "service", "--time", "0", f"unix://{place / 'socket'}")
     argv: list[str | Path] = ["podman", *storage, "--tmpdir", place / "tmp", *service]
     environment = {"CONTAINERS_CONF": str(configuration), "HOME": str(place)}
-    with _serving(argv, place, environment) as connection:
+    with serving(argv, place, ping=_PING, environment=environment) as connection:
         yield _Volumes("podman volume, REST", place="/v4.0.0/libpod/volumes", connection=connection)
-
-
-@contextmanager
-def _serving(
-    argv: Sequence[str | Path], place: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[_UnixConnection]:
-    """Run an engine whose socket is `place`/socket; a connection once it answers."""
-    path = place / "socket"
-    if len(str(path)) >= _SOCKET_PATH_BYTES:
-        raise BenchError(f"{path} is too long for a unix socket; name a shorter place with --dir")
-    with Server(private(argv), log=place / "log", env=environment, name=str(argv[0])) as server:
-        server.wait_until(lambda: _answers(path), what="its socket answers", seconds=_START_LIMIT)
-        with closing(_UnixConnection(path)) as connection:
-            yield connection
-
-
-def _answers(path: Path) -> bool:
-    with closing(_UnixConnection(path)) as connection:
-        try:
-            connection.request("GET", "/_ping")
-            return connection.getresponse().status == HTTPStatus.OK
-        except (FileNotFoundError, ConnectionError):
-            return False

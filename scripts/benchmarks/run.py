@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.peer import Lister, Starter, VolumeStore
+from benchmarks.peer import LimitedStore, Lister, Starter, VolumeStore
 from benchmarks.scratch import Scratch
 from benchmarks.storage import BareStorage
 from benchmarks.table import Row
@@ -29,6 +29,16 @@ class Effort:
     data_milliseconds: int
     hang_turns: int
     hang_calls: int
+    capacity_turns: int
+    snapshot_turns: int
+    limited_peer_turns: int
+    reflink_turns: int
+    copy_turns: int
+    usage_turns: int
+    usage_items: int
+    delete_turns: int
+    purge_rounds: int
+    purge_files: int
 
 
 FULL = Effort(
@@ -43,6 +53,16 @@ FULL = Effort(
     data_milliseconds=300,
     hang_turns=30,
     hang_calls=40,
+    capacity_turns=300,
+    snapshot_turns=150,
+    limited_peer_turns=50,
+    reflink_turns=15,
+    copy_turns=5,
+    usage_turns=3,
+    usage_items=10_000,
+    delete_turns=100,
+    purge_rounds=3,
+    purge_files=100_000,
 )
 
 QUICK = Effort(
@@ -57,29 +77,47 @@ QUICK = Effort(
     data_milliseconds=300,
     hang_turns=12,
     hang_calls=30,
+    capacity_turns=60,
+    snapshot_turns=40,
+    limited_peer_turns=15,
+    reflink_turns=5,
+    copy_turns=2,
+    usage_turns=2,
+    usage_items=10_000,
+    delete_turns=30,
+    purge_rounds=1,
+    purge_files=100_000,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run of the benchmark. `stores` and `listers` are the peers to compare with, none by default."""
+    """One run of the benchmark.
+
+    `stores`, `listers` and `limited` are the peers, none by default; `program` is another fspoolfs
+    than this checkout's.
+    """
 
     scratch: Scratch
     effort: Effort
-    program: Path
+    program: Path | None = None
     stores: Sequence[Starter[VolumeStore]] = ()
     listers: Sequence[Starter[Lister]] = ()
+    limited: Sequence[Starter[LimitedStore]] = ()
 
     def install(self) -> Installation:
         return Installation(self.program, self.scratch)
 
     @contextmanager
-    def subject(self) -> Iterator[ControlTree]:
-        """fspoolfs, fresh, with one active pool."""
+    def subject(self, *, root: Path | None = None, more: str = "") -> Iterator[ControlTree]:
+        """fspoolfs, fresh, with one active pool: in its default place, or at `root` with `more` defined."""
         tree = self.install().start()
         with tree.server:
             tree.wait_until_mounted()
-            tree.add_pool()
+            if root is None:
+                tree.add_pool()
+            else:
+                tree.define_pool(root, more=more)
             yield tree
 
     @contextmanager

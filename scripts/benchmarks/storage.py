@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ CREATE = "synced record in a new file"
 _RECORD = b"x" * 700
 _LOG_BYTES = 1 << 20
 _CONTENT = b"c" * 4096
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BareStorage:
@@ -66,5 +69,16 @@ def fill(directory: str) -> None:
     descriptor = os.open(f"{directory}/file", os.O_CREAT | os.O_WRONLY, 0o600)
     try:
         os.write(descriptor, _CONTENT)
+    finally:
+        os.close(descriptor)
+
+
+def sync(place: Path) -> None:
+    """syncfs(2) of the file system at `place`, without a process for it."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(place))
     finally:
         os.close(descriptor)

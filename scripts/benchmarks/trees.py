@@ -12,11 +12,18 @@ from pathlib import Path
 from benchmarks.processes import Server
 from benchmarks.scratch import Scratch
 
+_CHECKOUT = Path(__file__).resolve().parents[2]
+#: What runs this checkout's modules, wherever its environment was made and this was called from.
+_OWN_PROGRAM = (sys.executable, "-P", "-m", "fspoolfs")
+_OWN_MODULES = {"PYTHONPATH": os.fspath(_CHECKOUT)}
+
 #: The pool that the null tree has from the start, and that measurements of one pool use.
 POOL = "tank"
 
 #: Seconds that a server has until its tree can be used; far beyond every goal.
 _START_LIMIT = 120.0
+#: Seconds that a verb is waited for: a long one is to be measured to its end.
+_GRACE = 600
 #: What cat(1) of coreutils asks for in one read(2): IO_BUFSIZE, ioblksize.h.
 _CAT_BYTES = 128 * 1024
 #: How a mount point answers before its server has mounted, or while a killed one's mount is still there.
@@ -50,6 +57,13 @@ class ControlTree:
     def add_pool(self, name: str = POOL) -> None:
         """Define a pool in its default place, build and start it."""
         self.pool(name).mkdir()
+        self.start_pool(name)
+
+    def define_pool(self, root: Path, *, name: str = POOL, more: str = "") -> None:
+        """Define a pool that lies at `root`, build and start it; `more` goes into its definition."""
+        target = f"<target><path>{root}</path></target>"
+        document = f"<fspool type='dir'><name>{name}</name>{target}{more}</fspool>\n"
+        (self.mount / "define").write_text(document)
         self.start_pool(name)
 
     def start_pool(self, name: str) -> None:
@@ -90,8 +104,10 @@ def _is_active(status: str) -> bool:
 class Installation:
     """fspoolfs with a state and a storage directory of its own; it may be started again and again."""
 
-    def __init__(self, program: Path, scratch: Scratch) -> None:
-        self._program = program
+    def __init__(self, program: Path | None, scratch: Scratch) -> None:
+        """`program` is another fspoolfs than that of this checkout."""
+        self._command = _OWN_PROGRAM if program is None else (program,)
+        self._environment = _OWN_MODULES if program is None else {}
         self._state = scratch.directory("state")
         self._storage = scratch.directory("storage")
         self._mount = scratch.directory("mnt")
@@ -100,9 +116,9 @@ class Installation:
     def start(self) -> ControlTree:
         """Execute the daemon; the caller waits until it can be used."""
         options = ("--state-dir", self._state, "--storage-dir", self._storage, "--foreground")
-        return ControlTree(
-            self._mount, Server((self._program, "mount", self._mount, *options), log=self._log)
-        )
+        patience = ("--grace", str(_GRACE))
+        argv = (*self._command, "mount", self._mount, *options, *patience)
+        return ControlTree(self._mount, Server(argv, log=self._log, env=self._environment, name="fspoolfs"))
 
 
 def start_null(scratch: Scratch, *, items: int = 0) -> ControlTree:

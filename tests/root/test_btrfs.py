@@ -278,6 +278,17 @@ def test_plain_directory_is_an_item_without_capacity(filesystem: BtrfsFileSystem
     assert not write(filesystem, "copy/file", 16)
 
 
+def test_clone_of_a_plain_directory_is_durable(
+    filesystem: BtrfsFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem.root.make_directory("old", mode=0o755)
+    assert write(filesystem, "old/file", 1)
+    held: list[list[str]] = []
+    monkeypatch.setattr(filesystem.root, "sync", lambda: held.append(filesystem.root.names("copy")))
+    filesystem.clone("old", "copy", item(), Progress())
+    assert held == [["file"]]
+
+
 def test_switched_off_quotas_tell_how_to_switch_them_on(unlimited: BtrfsFileSystem) -> None:
     how = f"btrfs quota enable --simple {unlimited.root.path}"
     with pytest.raises(UnsupportedError, match=rf"item web: no capacity .*{how}.*; leave <capacity> out"):

@@ -16,12 +16,15 @@ import pytest
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
-from fspoolfs.system import walking
+from fspoolfs.system import copying, transfer, walking
 from fspoolfs.system.copying import copy_tree
 from fspoolfs.system.transfer import Transfer
+from support.needs import needs_root
 from support.trees import make_chain
 
 MIB = 1 << 20
+#: A user who owns nothing else here.
+STRANGER = 54321
 
 
 def describe(top: Path) -> dict[str, tuple[object, ...]]:
@@ -278,7 +281,7 @@ def test_a_failure_tells_the_place_and_the_reason(
     (tmp_path / "source/sub").mkdir(parents=True)
     (tmp_path / "source/sub/file").write_text("x")
 
-    def full(self: Transfer, source: int, target: int) -> None:
+    def full(self: Transfer, source: int, target: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Transfer, "copy", full)
@@ -325,27 +328,71 @@ def test_an_attribute_of_the_user_that_cannot_be_kept_is_an_error(
         copy_tree(here, "source", here, "copy", Progress())
 
 
+@needs_root
 def test_other_users_keep_what_they_may(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").mkdir()
-    (tmp_path / "source/tool").touch()
-    (tmp_path / "source/tool").chmod(0o6755)
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "chown", refuse)
+    for name, owner in (("mine", os.geteuid()), ("foreign", STRANGER)):
+        (tmp_path / "source" / name).touch()
+        os.chown(tmp_path / "source" / name, owner, -1)
+        (tmp_path / "source" / name).chmod(0o6755)
+    refuse_chown(monkeypatch)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     copy_tree(here, "source", here, "copy", Progress())
-    assert stat.S_IMODE((tmp_path / "copy/tool").stat().st_mode) == 0o755
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "copy").iterdir()}
+    assert modes == {"mine": 0o6755, "foreign": 0o755}
 
 
+@needs_root
 def test_root_keeps_every_owner_or_fails(tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "source").mkdir()
+    os.chown(tmp_path / "source", STRANGER, -1)
+    refuse_chown(monkeypatch)
+    with pytest.raises(StorageError, match="copy source: Operation not permitted"):
+        copy_tree(here, "source", here, "copy", Progress())
 
+
+def refuse_chown(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "chown", refuse)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(StorageError, match="copy source: Operation not permitted"):
-        copy_tree(here, "source", here, "copy", Progress())
+
+
+def test_a_short_copy_does_not_count_first(
+    tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_bytes(b"x" * 5000)
+    monkeypatch.setattr(copying, "_LONG", 60.0)
+    progress = Progress()
+    copy_tree(here, "source", here, "copy", progress)
+    assert (progress.phase, progress.total, progress.done) == ("copying", None, 5000)
+
+
+def test_a_long_copy_tells_its_part_before_its_first_file_ends(
+    tmp_path: Path, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_bytes(b"x" * MIB)
+    monkeypatch.setattr(copying, "_LONG", 0.0)
+    monkeypatch.setattr(transfer, "PIECE", MIB // 4)
+    monkeypatch.setattr(transfer.Transfer, "_clone", lambda *_: False)
+    progress = Told()
+    copy_tree(here, "source", here, "copy", progress)
+    (first, second, *_) = [line for line in progress.lines if line[0] == "copying" and line[1]]
+    # The directory takes some space too.
+    assert first[1] in (24, 25)
+    assert second[1] in (49, 50)
+    assert progress.done == MIB
+
+
+class Told(Progress):
+    """Keeps what it showed after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, int | None]] = []
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        self.lines.append((self.phase, self.percent))
