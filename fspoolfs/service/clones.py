@@ -79,7 +79,7 @@ class Clones(ItemWork):
         item, lease = await self.reserve(pool, attached, definition)
         job = Job("clone", f"item {source.name} to {item.name}")
         item.job = job
-        source.readers.append(job)
+        source.begin_reading(job)
         staging = layout.staging(item.uuid)
 
         def copy(progress: Progress) -> None:
@@ -106,7 +106,7 @@ class Clones(ItemWork):
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
             finally:
-                source.readers.remove(job)
+                source.end_reading(job)
             try:
                 await self.context.commit(pool, attached, change, patient=True)
             except FspoolError:

@@ -101,7 +101,7 @@ class Index:
                 return None
             if path is not None:
                 path = check_item_path(path)
-            if not all(value is None or int(value) > 0 for value in (capacity, files)):
+            if (capacity is not None and int(capacity) <= 0) or (files is not None and int(files) <= 0):
                 return None
             return ItemDefinition(
                 name=name,

@@ -84,7 +84,7 @@ class Item:
         #: By name. Most items have none and share one that stays empty: see `put_snapshot`.
         self.snapshots: Mapping[str, Snapshot] = _NOTHING
         #: The jobs that read what it holds; until they have ended it can be renamed, but not deleted.
-        self.readers: list[Job] = []
+        self.readers: tuple[Job, ...] = ()
         #: What the storage counted when it was last looked at.
         self.counted: UsageInfo | None = None
         #: Whether it held its soft limit or more when that was last looked at; `None` without one.
@@ -98,6 +98,13 @@ class Item:
     def uuid(self) -> UUID:
         assert self.definition.uuid is not None, "a stored definition has a uuid"
         return self.definition.uuid
+
+    def begin_reading(self, job: Job) -> None:
+        """`job` reads what the item holds from now on."""
+        self.readers = (*self.readers, job)
+
+    def end_reading(self, job: Job) -> None:
+        self.readers = tuple(reader for reader in self.readers if reader is not job)
 
     def put_snapshot(self, snapshot: Snapshot) -> None:
         self.snapshots = {**self.snapshots, snapshot.name: snapshot}
@@ -182,7 +189,8 @@ class Locations:
 
     def add(self, location: str, name: str) -> None:
         self._owners[location] = name
-        self._above.update(_parents(location))
+        if "/" in location:  # most lie in the root itself
+            self._above.update(_parents(location))
 
     def remove(self, location: str) -> None:
         if self._owners.pop(location, None) is not None:

@@ -68,7 +68,7 @@ class Snapshots(ItemWork):
             raise
         snapshot = Snapshot(name, time.time_ns() // 1_000_000, job=job)
         item.put_snapshot(snapshot)
-        item.readers.append(job)
+        item.begin_reading(job)
         if not snapshotter.instant_snapshots:
             lease.release()  # a copy takes long, and the item can be changed meanwhile
         uuid = item.uuid
@@ -94,7 +94,7 @@ class Snapshots(ItemWork):
                 self._tell_gone(pool, item, snapshot, "snapshot-failed")
                 raise
             finally:
-                item.readers.remove(job)
+                item.end_reading(job)
                 lease.release()
             snapshot.job = None
             self._tell(pool, item, snapshot, "snapshot-created", via_tree=via_tree and not late)
