@@ -6,7 +6,6 @@ says whose it is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from uuid import UUID
 
 from fspoolfs.progress import Progress
 from fspoolfs.system import btrfs_setup, command, syscalls
+from fspoolfs.system.paths import HostRoot
 
 #: Seconds that making, enlarging and checking may take: a disk may have to be read or discarded whole.
 _MAKE_TIMEOUT = 4 * 3600.0
@@ -50,6 +50,8 @@ class Format:
     grow_unmounted: Callable[[str], None] | None = None
     #: Sets up what only a mounted file system can be told, through a descriptor of its new root.
     finish: Callable[[int], None]
+    #: Undoes what checking it may have added to its root, each time that it is mounted.
+    tidy: Callable[[HostRoot], None] = lambda root: None
     variants: tuple[tuple[str, ...], ...] = ((),)
     #: Mount options, tried in this order while the kernel refuses them.
     options: tuple[str, ...] = ("",)
@@ -103,9 +105,10 @@ def _grow_btrfs(device: str, place: str, root: int) -> None:
     btrfs_setup.fill_device(root)
 
 
-def _remove_lost_and_found(root: int) -> None:
-    with suppress(FileNotFoundError):
-        os.rmdir(LOST_AND_FOUND, dir_fd=root)
+def _remove_lost_and_found(root: HostRoot) -> None:
+    """Unless there is something in it; where nothing can be written it stays as well."""
+    with suppress(OSError):
+        root.remove_directory(LOST_AND_FOUND)
 
 
 FORMATS = {
@@ -127,7 +130,8 @@ FORMATS = {
             grow=_grow_ext4,
             grow_needs=_CAP_SYS_RESOURCE,
             grow_unmounted=_grow_ext4_unmounted,
-            finish=_remove_lost_and_found,
+            finish=lambda root: None,
+            tidy=_remove_lost_and_found,
             check="e2fsck -f",
         ),
         Format(

@@ -198,13 +198,9 @@ class VolumeSource:
                     f"pool {definition.name}: its target {place} holds files, which the volume would "
                     "hide; move them away, or give the pool another target"
                 )
-            if (
-                format.grow_unmounted is not None
-                and _is_too_small(device)
-                and not volume_mounts.is_used(device)
-            ):
-                format.grow_unmounted(device.path)
+            _fill_unmounted(format, device)
             with volume_mounts.detached(definition, format, device, place) as found:
+                format.tidy(found.root)
                 mounting.move(found.mount, target)
                 return found.root
         finally:
@@ -244,7 +240,7 @@ class VolumeSource:
             )
 
     def detach(self, definition: PoolDefinition, *, force: bool) -> None:
-        if self.unusable():
+        if os.geteuid() != 0:
             return  # nothing can have been attached
         volume_mounts.unmount(definition, places.place_of(definition), force=force)
         self._provider(definition).release(definition)
@@ -289,6 +285,13 @@ def _is_too_small(device: Device) -> bool:
     """Whether there is room on `device` behind its file system."""
     found = superblocks.read(device.fd)
     return found is not None and device.size - found.size >= _SLACK
+
+
+def _fill_unmounted(format: Format, device: Device) -> None:
+    """Let a file system become as large as its device that this is done to before it is mounted."""
+    if format.grow_unmounted is None or not _is_too_small(device) or volume_mounts.is_used(device):
+        return
+    format.grow_unmounted(device.path)
 
 
 def _fill(format: Format, device: Device, root: HostRoot) -> None:

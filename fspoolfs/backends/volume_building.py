@@ -118,6 +118,7 @@ class Builder:
             fd = root.open_directory("")
             try:
                 format.finish(fd)
+                format.tidy(root)
             finally:
                 os.close(fd)
             root.sync()

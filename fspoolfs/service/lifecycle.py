@@ -271,15 +271,19 @@ class Lifecycle:
         if attached is not None:
             await self._close(pool, attached, force=force)
             pool.forget()
-            await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
+            await self._withdraw(pool)
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
             await self._detach(attached.source, definition, force=force)
         else:
             # A stop before this one that the storage has refused may have left it attached.
+            await self._withdraw(pool)
             with suppress(UnsupportedError):
                 await self._detach(self._registry.source_for(definition), definition, force=force)
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
         await self._pools.bring_pending_into_force(pool)
+
+    async def _withdraw(self, pool: Pool) -> None:
+        await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
 
     async def _detach(self, source: Source, definition: PoolDefinition, *, force: bool) -> None:
         def detach() -> None:

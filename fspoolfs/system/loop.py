@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,6 @@ from pathlib import Path
 BLOCK = 4096
 
 _CONTROL = "/dev/loop-control"
-_LOOP_MAJOR = 7
 
 _CLR_FD = 0x4C01
 _GET_STATUS64 = 0x4C05
@@ -29,7 +28,7 @@ _SET_CAPACITY = 0x4C07
 _CONFIGURE = 0x4C0A
 _CTL_GET_FREE = 0x4C82
 
-_READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
+_AUTOCLEAR, _DIRECT_IO = 4, 16
 
 #: struct loop_info64: device, inode, rdevice, offset, sizelimit, number, three of encryption before
 #: the flags, the file's name, and what is not used any more.
@@ -79,10 +78,29 @@ def _open_free() -> int:
     return os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
 
 
+def _knows_direct_io(file: int) -> bool:
+    """Whether the file can be read past the cache, in blocks of ours.
+
+    Looked at, since kernels believe file systems that pass everything on to others, which may not.
+    """
+    try:
+        direct = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with mmap.mmap(-1, BLOCK) as block:
+            os.preadv(direct, [block], 0)
+    except OSError:
+        return False
+    finally:
+        os.close(direct)
+    return True
+
+
 def _configuration(file: int) -> bytes:
-    # Direct I/O is left out by the kernel where the file system below does not know it.
+    flags = _AUTOCLEAR | (_DIRECT_IO if _knows_direct_io(file) else 0)
     name = os.readlink(f"/proc/self/fd/{file}").encode("utf-8", "surrogateescape")[:63]
-    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR | _DIRECT_IO, name, b"", b"", 0, 0)
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, name, b"", b"", 0, 0)
     return (_CONFIG_HEAD.pack(file, BLOCK) + info).ljust(_CONFIG_SIZE, b"\0")
 
 
@@ -90,7 +108,8 @@ def find(file: os.stat_result) -> int | None:
     """A descriptor of a device that shows the file with this stat; `None` when there is none."""
     for path in _attached():
         try:
-            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            # Closing one that was open for writing lets udev look at it anew.
+            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # gone since, or nothing to look at
             continue
         if backing(device) == (file.st_dev, file.st_ino):
@@ -125,13 +144,6 @@ def _device_number(encoded: int) -> int:
     return os.makedev(major, minor)
 
 
-def is_read_only(device: int) -> bool:
-    """Whether nothing can be written to an open device."""
-    buffer = bytearray(_INFO.size)
-    fcntl.ioctl(device, _GET_STATUS64, buffer)
-    return bool(_INFO.unpack(buffer)[8] & _READ_ONLY)
-
-
 def update_size(device: int) -> None:
     """LOOP_SET_CAPACITY: the device becomes as large as its file is now."""
     fcntl.ioctl(device, _SET_CAPACITY)
@@ -144,9 +156,3 @@ def detach(device: int) -> None:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-
-
-def is_loop(device: int) -> bool:
-    """Whether an open descriptor is a loop device."""
-    info = os.fstat(device)
-    return stat.S_ISBLK(info.st_mode) and os.major(info.st_rdev) == _LOOP_MAJOR

@@ -25,6 +25,8 @@ class Content:
     #: What it is: "xfs", "LVM2_member", "gpt".
     type: str
     is_table: bool = False
+    #: A part of something larger, such as a volume of LVM, or no file system for another reason.
+    is_other: bool = False
     label: str = ""
     uuid: str = ""
 
@@ -34,9 +36,10 @@ class Content:
             return f"a partition table ({self.type})"
         if not self.type:
             return "signatures of several kinds that contradict each other"
-        article = "an" if self.type[0] in "aeioux" else "a"
+        article = "an" if self.type[0] in "aeioux" or self.type.startswith("LVM") else "a"
         label = f", label {self.label[:_SHOWN]!r}" if self.label else ""
-        return f"{article} {self.type} file system{label}" + (f", UUID {self.uuid}" if self.uuid else "")
+        kind = "signature" if self.is_other else "file system"
+        return f"{article} {self.type} {kind}{label}" + (f", UUID {self.uuid}" if self.uuid else "")
 
     @property
     def known_uuid(self) -> UUID | None:
@@ -66,7 +69,8 @@ def parse(text: str) -> Content | None:
     fields = dict(line.partition("=")[::2] for line in text.splitlines())
     if "TYPE" in fields:
         label = _unescaped(fields.get("LABEL", ""))
-        return Content(type=fields["TYPE"], label=label, uuid=fields.get("UUID", ""))
+        other = fields.get("USAGE") != "filesystem"
+        return Content(type=fields["TYPE"], is_other=other, label=label, uuid=fields.get("UUID", ""))
     if "PTTYPE" in fields:
         return Content(type=fields["PTTYPE"], is_table=True)
     # Of a partition blkid tells its entry in the table of the whole disk, which is not in it.
