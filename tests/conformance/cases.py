@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -75,6 +76,8 @@ class SourceCase:
 
     def close(self) -> None:
         """Leave nothing attached, whatever the test has done."""
+        # Roots that it has left open, which keep devices in use.
+        gc.collect()
         try:
             self.source.detach(self.definition, force=True)
         finally:
@@ -138,7 +141,7 @@ def on_device(directory: Path) -> SourceCase:
     return SourceCase(
         volume_source(directory),
         volume_pool(directory, source),
-        lambda: take_away(leftover for leftover in attached() if f"{device} " in leftover.sentence),
+        lambda: take_away(found for found in attached() if found.sentence.endswith(f" on {image}")),
     )
 
 
