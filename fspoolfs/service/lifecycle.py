@@ -130,9 +130,18 @@ class Lifecycle:
 
     async def undefine(self, pool: Pool, caller: Caller, *, via_tree: bool = False) -> None:
         """Forget the definition; a pool that failed while it was active is let go first."""
-        if pool.state is PoolState.FAILED and pool.attached is not None:
+        if pool.state is PoolState.FAILED and (pool.attached is not None or self._may_be_mounted(pool)):
             await self.destroy(pool, caller)
         await self._pools.undefine(pool, caller, via_tree=via_tree)
+
+    def _may_be_mounted(self, pool: Pool) -> bool:
+        """Whether a stop that failed may have left something of the pool behind."""
+        if pool.unreadable is not None:
+            return False
+        try:
+            return isinstance(self._registry.source_for(pool.definition), Unmounting)
+        except UnsupportedError:
+            return False
 
     async def refresh(self, pool: Pool, caller: Caller) -> None:
         """Look again at what the storage holds."""
@@ -209,10 +218,17 @@ class Lifecycle:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
+        mounts = isinstance(self._registry.source_for(definition), Unmounting)
 
         def open_known(progress: Progress) -> opening.Opened:
             known = self._store.was_started(pool.name, pool.target)
-            return opening.open_pool(definition, self._registry, token, progress, known=known)
+            announced = mounts and self._store.announce_start(pool.name)
+            try:
+                return opening.open_pool(definition, self._registry, token, progress, known=known)
+            except (OSError, FspoolError):
+                if announced:
+                    self._store.set_active(pool.name, active=False)
+                raise
 
         opened = await self._context.in_thread(pool, open_known, job.progress)
         pool.attached = opened.attached
