@@ -208,7 +208,7 @@ class VolumeSource:
 
     def _check_pools_own(self, definition: PoolDefinition, format: Format, device: Device) -> None:
         """Raise `FspoolError` unless `device` holds the whole file system of the pool."""
-        name, path = definition.name, device.path
+        name, path = definition.name, device.origin
         if is_pools(definition, format, device):
             found = superblocks.read(device.fd)
             if self._builder.is_interrupted(definition):
@@ -220,7 +220,7 @@ class VolumeSource:
                     errno=errno.EIO,
                 )
             return
-        content = probe.content(path)
+        content = probe.content(device.path)
         if content is None:
             raise NotFoundError(f"pool {name}: {path} holds no file system; build the pool first")
         raise ExistsError(

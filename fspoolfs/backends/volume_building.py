@@ -91,7 +91,7 @@ class Builder:
         half_made = self.is_interrupted(definition) and found.known_uuid == definition.uuid
         if mode is not BuildMode.OVERWRITE and not half_made:
             raise ExistsError(
-                f"pool {definition.name}: {device.path} holds {found}; `build overwrite` would erase it"
+                f"pool {definition.name}: {device.origin} holds {found}; `build overwrite` would erase it"
             )
         probe.erase(device.path)
 
@@ -147,7 +147,7 @@ class Builder:
         if found is not None:
             if found.known_uuid != definition.uuid:
                 raise ExistsError(
-                    f"pool {definition.name}: {device.path} holds {found}, which is not the pool's; undefine "
+                    f"pool {definition.name}: {device.origin} holds {found}, which is not the pool's; undefine "
                     "the pool, which keeps everything"
                 )
             if self._is_built(definition, format, device):

@@ -73,7 +73,7 @@ def refuse_other_mounts(definition: PoolDefinition, device: Device) -> None:
     for mount in mounts.mounts():
         if mount.root == "/" and shows(mount, device):
             raise BusyError(
-                f"pool {definition.name}: {device.path} is mounted at {mount.target} already; unmount it "
+                f"pool {definition.name}: {device.origin} is mounted at {mount.target} already; unmount it "
                 "there, since nothing else may write to a pool's volume"
             )
 
@@ -83,7 +83,7 @@ def refuse_use(definition: PoolDefinition, device: Device) -> None:
     refuse_other_mounts(definition, device)
     if is_used(device):
         raise BusyError(
-            f"pool {definition.name}: {device.path} is in use: it is mounted somewhere, or part of another "
+            f"pool {definition.name}: {device.origin} is in use: it is mounted somewhere, or part of another "
             "volume; nothing on it is touched before that ends"
         )
 
@@ -135,10 +135,12 @@ def _mount_detached(definition: PoolDefinition, format: Format, device: Device) 
 
 def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, error: OSError) -> StorageError:
     told = getattr(error, "told", "") or "the kernel's log (dmesg) may tell more"
-    advice = f"; look at it with `{format.check} {device.path}`" if error.errno not in (errno.ENODEV,) else ""
+    advice = (
+        f"; look at it with `{format.check} {device.origin}`" if error.errno not in (errno.ENODEV,) else ""
+    )
     options = f" with options {definition.source.options!r}" if definition.source.options else ""
     return StorageError(
-        f"pool {definition.name}: the {format.name} file system on {device.path} cannot be mounted{options}: "
+        f"pool {definition.name}: the {format.name} file system on {device.origin} cannot be mounted{options}: "
         f"{os.strerror(error.errno or 5)} ({told}){advice}",
         errno=error.errno,
     )

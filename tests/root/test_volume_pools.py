@@ -330,6 +330,15 @@ def test_a_partition_table_counts_as_content(daemon: Daemon, disk: str) -> None:
     assert "a partition table (dos)" in last_error(pool)
 
 
+@needs_program("mkswap")
+def test_a_signature_that_is_no_file_system_counts_as_content(daemon: Daemon, disk: str) -> None:
+    run("mkswap", "-L", "pages", disk)
+    pool = define(daemon, "tank", "ext4", size=None, source=f"<device path='{disk}'/>")
+    with refused(errno.EEXIST):
+        request(pool / "status", "build")
+    assert "a swap signature, label 'pages'" in last_error(pool)
+
+
 def test_a_device_that_is_mounted_elsewhere_is_left_alone(
     daemon: Daemon, disk: str, run_directory: Path
 ) -> None:
@@ -412,6 +421,24 @@ def test_an_image_that_is_not_what_it_was_is_refused(daemon: Daemon, fault: str)
     assert words in last_error(pool)
     assert loops_of(daemon) == []
     assert not is_mounted(root_of(pool))
+
+
+def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(daemon: Daemon) -> None:
+    pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    request(pool / "status", "stop")
+    with image.open("r+b") as file:
+        # The descriptors of its groups, behind the block of the superblock.
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    for verb in ("start", "start build"):
+        with pytest.raises(OSError, match=r"needs cleaning|Invalid argument"):
+            request(pool / "status", verb)
+        assert "cannot be mounted" in last_error(pool)
+        assert f"e2fsck -f {image}" in last_error(pool)
+        assert value(pool / "status") == "failed"
+    assert "cannot be mounted" in (pool / "info").read_text()
+    assert loops_of(daemon) == []
 
 
 def test_a_full_disk_leaves_nothing_half_made(make_daemon: MakeDaemon) -> None:

@@ -71,7 +71,7 @@ class Devices:
         try:
             if not stat.S_ISBLK(os.fstat(fd).st_mode):
                 raise _not_a_device(name, place)
-            yield Device(fd, place)
+            yield Device(fd, place, place)
         finally:
             os.close(fd)
 

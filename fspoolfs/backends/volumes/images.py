@@ -100,7 +100,7 @@ class Images:
         finally:
             os.close(file)
         try:
-            yield Device(device, os.readlink(f"/proc/self/fd/{device}"))
+            yield Device(device, os.readlink(f"/proc/self/fd/{device}"), self.place(definition))
         finally:
             os.close(device)
 

@@ -18,10 +18,14 @@ from fspoolfs.model.definitions import PoolDefinition
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """An open block device: its descriptor, and its path for programs."""
+    """An open block device: its descriptor, its path for programs, and what a person knows it by.
+
+    The last is the image's path where the device comes and goes with it.
+    """
 
     fd: int
     path: str
+    origin: str
 
     @property
     def number(self) -> int:
