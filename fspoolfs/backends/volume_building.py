@@ -147,8 +147,8 @@ class Builder:
         if found is not None:
             if found.known_uuid != definition.uuid:
                 raise ExistsError(
-                    f"pool {definition.name}: {device.origin} holds {found}, which is not the pool's; undefine "
-                    "the pool, which keeps everything"
+                    f"pool {definition.name}: {device.origin} holds {found}, which is not the pool's; "
+                    "undefine the pool, which keeps everything"
                 )
             if self._is_built(definition, format, device):
                 place = places.place_of(definition)

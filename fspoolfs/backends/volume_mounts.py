@@ -140,8 +140,8 @@ def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, er
     )
     options = f" with options {definition.source.options!r}" if definition.source.options else ""
     return StorageError(
-        f"pool {definition.name}: the {format.name} file system on {device.origin} cannot be mounted{options}: "
-        f"{os.strerror(error.errno or 5)} ({told}){advice}",
+        f"pool {definition.name}: the {format.name} file system on {device.origin} cannot be "
+        f"mounted{options}: {os.strerror(error.errno or 5)} ({told}){advice}",
         errno=error.errno,
     )
 

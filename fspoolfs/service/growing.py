@@ -51,7 +51,10 @@ def refuse_shrinking(pool: Pool, wanted: PoolDefinition, size: int | None) -> No
 
 def is_growth(pool: Pool, live: PoolDefinition) -> bool:
     """Whether the storage of an active pool has to follow `live`. Raises `BusyError` if it cannot now."""
-    growing = pool.state is PoolState.ACTIVE and live.capacity not in (None, pool.definition.capacity)
+    attached = pool.attached
+    if pool.state is not PoolState.ACTIVE or attached is None or not isinstance(attached.source, Growable):
+        return False
+    growing = live.capacity not in (None, pool.definition.capacity)
     if growing and pool.job is not None and pool.job.running:
         raise BusyError(f"pool {pool.name} cannot grow now: {pool.job.verb} is under way")
     return growing

@@ -212,6 +212,23 @@ def test_a_pool_grows_while_its_items_are_used(daemon: Daemon, format: str, how:
     request(pool / "status", "stop")
 
 
+def test_a_file_system_follows_a_device_that_has_grown(
+    daemon: Daemon, disk: str, run_directory: Path
+) -> None:
+    pool = define(daemon, "tank", "xfs", size=None, source=f"<device path='{disk}'/>")
+    request(pool / "status", "start build")
+    before = os.statvfs(root_of(pool)).f_blocks
+    with refused(errno.EOPNOTSUPP):
+        request(pool / "capacity", str(LARGER))
+    assert f"has {SIZE} bytes" in last_error(pool)
+    os.truncate(run_directory / "disk" / "image", LARGER)
+    run("losetup", "--set-capacity", disk)
+    request(pool / "capacity", str(LARGER))
+    assert os.statvfs(root_of(pool)).f_blocks > before * 1.4
+    request(pool / "status", "stop")
+    assert disk in [loop.device for loop in loop_devices()], "the device is not fspoolfs' to detach"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_pool_that_is_stopped_grows_with_its_next_start(daemon: Daemon, format: str) -> None:
     pool = define(daemon, "tank", format)
