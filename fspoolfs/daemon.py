@@ -87,7 +87,7 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
     return Service(
         state=config.state_dir,
         storage=config.storage_dir,
-        registry=simulated_registry(SimulatedHost()) if config.sim else default_registry(),
+        registry=simulated_registry(SimulatedHost()) if config.sim else default_registry(config.storage_dir),
         finder=NoUses() if config.sim else MountWatch(),
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         nursery=nursery,

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
-from fspoolfs.backends.source import Source
+from fspoolfs.backends.source import Composite, Source
+from fspoolfs.backends.volume import VolumeSource
+from fspoolfs.backends.volumes.device import Devices
+from fspoolfs.backends.volumes.images import Images
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Feature
@@ -25,6 +29,7 @@ _ABSENT = "no backend in this version"
 #: shown too, as not usable: whoever looks for it then knows.
 _SOURCES = ("dir", "volume", "network nfs", "network sshfs", "network ceph", "network moosefs")
 _PROVIDERS = ("images", "device", "lvm", "libvirt")
+_FORMATS = ("ext4", "xfs", "btrfs", "zfs")
 _FILE_SYSTEMS = ("btrfs", "project-quota", "zfs", "ceph", "moosefs", "generic")
 
 
@@ -60,9 +65,16 @@ class Registry:
         wanted = definition.source.format or ""
         for format in dict.fromkeys((wanted, "")):
             for source in self._sources:
-                if source.type == definition.type and source.format == format:
+                if (
+                    source.type == definition.type
+                    and source.format == format
+                    and not _lacks(source, definition)
+                ):
                     return source
-        what = f"type '{definition.type}'" + (f" with format '{wanted}'" if wanted else "")
+        provider = definition.source.provider
+        named = [f"format '{wanted}'"] if wanted else []
+        named += [f"provider '{provider}'"] if provider else []
+        what = f"type '{definition.type}'" + (f" with {' and '.join(named)}" if named else "")
         usable = ", ".join(_title(source) for source in self._sources if not source.unusable())
         raise UnsupportedError(
             f"pool {definition.name}: {what} has no backend in this version; use one of what works on this "
@@ -83,12 +95,21 @@ class Registry:
         sources |= {_title(source): source.unusable() for source in self._sources}
         filesystems = dict.fromkeys(_FILE_SYSTEMS, _ABSENT)
         filesystems |= {kind.name: "" for kind in self._filesystems}
+        parts = dict.fromkeys((f"provider {name}" for name in _PROVIDERS), _ABSENT)
+        parts |= dict.fromkeys((f"format {name}" for name in _FORMATS), _ABSENT)
+        for source in self._sources:
+            parts |= source.parts() if isinstance(source, Composite) else {}
         rows = {
             **{f"pool {name}": reason for name, reason in sources.items()},
-            **{f"provider {name}": _ABSENT for name in _PROVIDERS},
+            **parts,
             **{f"filesystem {name}": reason for name, reason in filesystems.items()},
         }
         return [Feature(name=name, reason=reason) for name, reason in rows.items()]
+
+
+def _lacks(source: Source, definition: PoolDefinition) -> bool:
+    """Whether the definition names a part of the source that there is none of."""
+    return isinstance(source, Composite) and source.lacks(definition)
 
 
 def _title(source: Source) -> str:
@@ -96,9 +117,10 @@ def _title(source: Source) -> str:
     return f"{source.type} {source.format}".rstrip()
 
 
-def default_registry() -> Registry:
-    """Everything that works on real storage."""
-    return Registry([DirectorySource()], [BTRFS, PROJECT_QUOTA])
+def default_registry(storage: Path) -> Registry:
+    """Everything that works on real storage; volumes that are files lie below `storage`."""
+    volumes = VolumeSource(storage, [Images(storage), Devices()])
+    return Registry([DirectorySource(), volumes], [BTRFS, PROJECT_QUOTA])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import ClassVar
 
 from fspoolfs.backends import directory, memory
+from fspoolfs.backends import place as places
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.memory_tree import DEFAULT_CAPACITY
 from fspoolfs.backends.root import RootDirectory
@@ -291,8 +292,8 @@ class SimulatedSource:
         with self._host.change("delete", place):
             tree = self._host.trees.get(place)
             if tree is not None:
-                directory.refuse_leftovers(definition, MemoryRoot(tree, place))
+                places.refuse_leftovers(definition, MemoryRoot(tree, place))
                 del self._host.trees[place]
 
     def _place(self, definition: PoolDefinition) -> str:
-        return os.path.normpath(directory.target_of(definition))
+        return os.path.normpath(places.target_of(definition))

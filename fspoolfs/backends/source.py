@@ -11,10 +11,13 @@ was killed finds its roots again. Methods block and run in worker threads. Refus
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
+from uuid import UUID
 
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition, PoolType
+from fspoolfs.model.infos import MountUse
 from fspoolfs.progress import Progress
 
 
@@ -62,7 +65,41 @@ class Source(Protocol):
 class Growable(Protocol):
     """What a source implements whose root can change its capacity."""
 
+    def size(self, definition: PoolDefinition) -> int | None:
+        """How large the storage is that the pool's definition calls its capacity; `None` before a build."""
+
     def resize(
         self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
     ) -> None:
-        """Make the attached root `capacity` bytes large, online where the storage can."""
+        """Make the attached root `capacity` bytes large, online where the storage can.
+
+        Repeating it finishes what was interrupted. A start does the same by itself for what the
+        definition says. Raises `UnsupportedError` for what cannot become that large, or is larger.
+        """
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """What a source implements that is made of parts which a definition names."""
+
+    def lacks(self, definition: PoolDefinition) -> bool:
+        """Whether the definition names a part that there is none of."""
+
+    def parts(self) -> Mapping[str, str]:
+        """By name ("provider images"): why it is not usable on this host; empty where it is."""
+
+
+@runtime_checkable
+class Recognising(Protocol):
+    """What a source implements whose storage tells whose pool it carries without being attached."""
+
+    def carried(self, definition: PoolDefinition) -> UUID | None:
+        """The uuid of the pool of this name on the storage; `None` when there is none or it is hidden."""
+
+
+@runtime_checkable
+class Unmounting(Protocol):
+    """What a source implements whose detaching is refused while a process has something open."""
+
+    def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
+        """The processes that keep the attached root from being detached without `force`."""

@@ -13,9 +13,9 @@ from lxml import etree
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import Source
+from fspoolfs.backends.source import Recognising, Source
 from fspoolfs.errors import CorruptError, ExistsError, FspoolError, NotFoundError, UnsupportedError
-from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.progress import Progress
 
 #: The layout of `.fspool/` that this version reads and writes.
@@ -43,16 +43,21 @@ def read(root: RootDirectory) -> Identity | None:
     return _decode(data, root.location(layout.IDENTITY))
 
 
-def peek(source: Source, definition: PoolDefinition) -> Identity | None:
-    """The identity that the root of `definition` carries, if it can be read at all.
+def peek(source: Source, definition: PoolDefinition) -> UUID | None:
+    """The uuid that the storage of `definition` carries for a pool of this name, if it can be told.
 
-    For sources whose roots are there without being attached.
+    Nothing is attached for it but what is there anyway: the directory of a pool of type dir.
     """
+    if isinstance(source, Recognising):
+        return source.carried(definition)
+    if definition.type is not PoolType.DIR:
+        return None
     try:
         with closing(source.attach(definition, Progress())) as root:
-            return read(root)
+            found = read(root)
     except (OSError, FspoolError):
         return None  # a start will say what is wrong with it
+    return found.uuid if found is not None and found.name == definition.name else None
 
 
 def _decode(data: bytes, where: str) -> Identity:

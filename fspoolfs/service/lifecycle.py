@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
 from fspoolfs.backends.registry import Registry
-from fspoolfs.backends.source import BuildMode
-from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError
+from fspoolfs.backends.source import BuildMode, Source, Unmounting
+from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import MountUse
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
 from fspoolfs.progress import Progress
 from fspoolfs.service import opening, refreshing, usage
@@ -127,9 +130,18 @@ class Lifecycle:
 
     async def undefine(self, pool: Pool, caller: Caller, *, via_tree: bool = False) -> None:
         """Forget the definition; a pool that failed while it was active is let go first."""
-        if pool.state is PoolState.FAILED and pool.attached is not None:
+        if pool.state is PoolState.FAILED and (pool.attached is not None or self._may_be_mounted(pool)):
             await self.destroy(pool, caller)
         await self._pools.undefine(pool, caller, via_tree=via_tree)
+
+    def _may_be_mounted(self, pool: Pool) -> bool:
+        """Whether a stop that failed may have left something of the pool behind."""
+        if pool.unreadable is not None:
+            return False
+        try:
+            return isinstance(self._registry.source_for(pool.definition), Unmounting)
+        except UnsupportedError:
+            return False
 
     async def refresh(self, pool: Pool, caller: Caller) -> None:
         """Look again at what the storage holds."""
@@ -206,10 +218,17 @@ class Lifecycle:
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
+        mounts = isinstance(self._registry.source_for(definition), Unmounting)
 
         def open_known(progress: Progress) -> opening.Opened:
             known = self._store.was_started(pool.name, pool.target)
-            return opening.open_pool(definition, self._registry, token, progress, known=known)
+            announced = mounts and self._store.announce_start(pool.name)
+            try:
+                return opening.open_pool(definition, self._registry, token, progress, known=known)
+            except (OSError, FspoolError):
+                if announced:
+                    self._store.set_active(pool.name, active=False)
+                raise
 
         opened = await self._context.in_thread(pool, open_known, job.progress)
         pool.attached = opened.attached
@@ -242,16 +261,25 @@ class Lifecycle:
                 raise BusyError(f"stop pool {pool.name}: {item.job.verb} of {item.job.subject} is under way")
         if pool.attached is None:
             return
-        path = pool.attached.root.path
+        attached, definition = pool.attached, pool.definition
+
+        def look(progress: Progress) -> tuple[list[MountUse], list[MountUse]]:
+            mounted = usage.of_pool(self._context.finder.uses(attached.root.path))
+            if mounted or not isinstance(attached.source, Unmounting):
+                return mounted, []
+            return [], list(attached.source.holders(definition))
+
         try:
-            found = await self._context.in_thread(
-                pool, lambda progress: self._context.finder.uses(path), job.progress
-            )
+            mounted, held = await self._context.in_thread(pool, look, job.progress)
         except FileNotFoundError:
             # The root was moved away or removed: nothing at its path is in the way of letting it go.
             return
-        if found := usage.of_pool(found):
-            raise usage.refuse(f"stop pool {pool.name}", found)
+        if mounted:
+            raise usage.refuse(f"stop pool {pool.name}", mounted)
+        if held:
+            raise usage.refuse(
+                f"stop pool {pool.name}", held, advice="end that, or write destroy into status"
+            )
 
     async def _stop(self, pool: Pool, *, force: bool) -> None:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
@@ -259,13 +287,26 @@ class Lifecycle:
         if attached is not None:
             await self._close(pool, attached, force=force)
             pool.forget()
-            await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
+            await self._withdraw(pool)
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
-            await trio.to_thread.run_sync(
-                lambda: attached.source.detach(definition, force=force), abandon_on_cancel=True
-            )
+            await self._detach(attached.source, definition, force=force)
+        else:
+            # A stop before this one that the storage has refused may have left it attached.
+            await self._withdraw(pool)
+            with suppress(UnsupportedError):
+                await self._detach(self._registry.source_for(definition), definition, force=force)
         await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
         await self._pools.bring_pending_into_force(pool)
+
+    async def _withdraw(self, pool: Pool) -> None:
+        await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
+
+    async def _detach(self, source: Source, definition: PoolDefinition, *, force: bool) -> None:
+        def detach() -> None:
+            self._context.finder.forget()
+            source.detach(definition, force=force)
+
+        await trio.to_thread.run_sync(detach, abandon_on_cancel=True)
 
     async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
         """End all work on the root and leave it synced."""

@@ -92,7 +92,11 @@ def open_pool(
         )
     except BaseException:
         root.close()
-        source.detach(definition, force=False)
+        try:
+            source.detach(definition, force=False)
+        except (OSError, FspoolError) as error:
+            # Somebody uses what an earlier daemon had attached; what failed is what is to be told.
+            log.warning("pool %s: %s", definition.name, error)
         raise
 
 

@@ -28,7 +28,7 @@ from fspoolfs.errors import (
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
-from fspoolfs.service import identity, placement
+from fspoolfs.service import growing, identity, placement
 from fspoolfs.service.access import Caller
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
@@ -127,8 +127,19 @@ class Pools:
                 return await self._define_new(wanted, via_tree=via_tree)
             if new:
                 raise ExistsError(f"pool {name} is defined already")
-            await self._redefine(old, wanted)
-            return old
+            before = old.definition
+            grows = await self._redefine(old, wanted)
+        if grows:
+            await growing.grow(self._context, old, self._save, before)
+        return old
+
+    async def set_capacity(self, pool: Pool, capacity: int | None, caller: Caller) -> None:
+        """What a write into the pool's `capacity` does: a definition that differs in that alone."""
+        self.check_known(pool)
+        growing.check_growable(self._registry, pool)
+        if capacity is None:
+            raise UnsupportedError(f"pool {pool.name} is a volume, which always has a capacity; write a size")
+        await self.define(replace(pool.pending or pool.definition, capacity=capacity), caller)
 
     async def redefine(self, pool: Pool, wanted: PoolDefinition, caller: Caller) -> None:
         """What a write into the pool's own `config.xml` does."""
@@ -153,29 +164,31 @@ class Pools:
         return pool
 
     async def _found_uuid(self, wanted: PoolDefinition, target: str) -> UUID | None:
-        """The uuid that the target already carries for a pool of this name.
+        """The uuid that the storage already carries for a pool of this name.
 
         So a pool whose definition was lost is defined anew without knowing its uuid.
         """
-        if wanted.type is not PoolType.DIR:
-            return None
-
         placed = replace(wanted, target=target)
 
         def look() -> UUID | None:
-            found = identity.peek(self._registry.source_for(placed), placed)
-            return found.uuid if found is not None and found.name == wanted.name else None
+            try:
+                return identity.peek(self._registry.source_for(placed), placed)
+            except UnsupportedError:
+                return None
 
         return await self._in_time(look, f"look for a pool at {target}")
 
-    async def _redefine(self, pool: Pool, wanted: PoolDefinition) -> None:
+    async def _redefine(self, pool: Pool, wanted: PoolDefinition) -> bool:
+        """Whether the storage of the pool has to grow now."""
         enter_pool(pool.name, pool.state, PoolVerb.DEFINE)
         target = names.check_target_path(wanted.target) if wanted.target else pool.target
         latest = pool.pending or pool.definition
         wanted = replace(wanted, target=target, uuid=wanted.uuid or pool.uuid)
-        planned = changes.pool_changes(pool.definition, wanted)
+        current = await self._with_capacity(pool, wanted)
+        planned = changes.pool_changes(current, wanted)
         if wanted == latest and pool.pending is None:
-            return
+            return False
+        grows = growing.is_growth(pool, planned.live)
         probe = Pool(wanted)
         await self._locate(probe, checked=True)
         self._check_conflicts(probe, besides=pool)
@@ -195,6 +208,21 @@ class Pools:
         if pool.attached is not None:
             pool.attached.reconsider.set()
         self._publish("pool-changed", pool, changed=" ".join(planned.changed))
+        return grows
+
+    async def _with_capacity(self, pool: Pool, wanted: PoolDefinition) -> PoolDefinition:
+        """The definition of `pool` with the capacity that its storage has, where another one is wanted.
+
+        Raises `UnsupportedError` for one that is smaller.
+        """
+        known = pool.definition
+        if wanted.capacity in (None, known.capacity) or wanted.source != known.source:
+            return known
+        size = await self._in_time(
+            partial(growing.storage_size, self._registry, known), f"look at the volume of pool {pool.name}"
+        )
+        growing.refuse_shrinking(pool, wanted, size)
+        return known if known.capacity is not None else replace(known, capacity=size)
 
     async def bring_pending_into_force(self, pool: Pool) -> None:
         """What the end of being active does with a definition that had to wait for it."""

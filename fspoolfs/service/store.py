@@ -119,6 +119,16 @@ class Store:
         else:
             _remove(self._active / name)
 
+    def announce_start(self, name: str) -> bool:
+        """As `set_active`, before a start that attaches; False when the pool was left active anyway.
+
+        What a crash leaves attached is then taken up by the next daemon.
+        """
+        if name in self.left_active():
+            return False
+        self.set_active(name, active=True)
+        return True
+
     def was_started(self, name: str, target: str) -> bool:
         """Whether pool `name` has been active at `target`: the root there must carry it then."""
         path = self._started / name

@@ -17,12 +17,18 @@ class UseFinder(Protocol):
     def uses(self, root_path: str) -> list[MountUse]:
         """Every mount that shows the directory `root_path` or something in it. Blocks shortly."""
 
+    def forget(self) -> None:
+        """Let go of what is kept between two looks: it could keep alive what is being unmounted."""
+
 
 class NoUses:
     """For roots that exist in no file system, such as the simulator's."""
 
     def uses(self, root_path: str) -> list[MountUse]:
         return []
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 #: How many users an error names before it says how many more there are.
@@ -53,8 +59,8 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\{ord(found.group()):03o}"
 
 
-def refuse(what: str, uses: Sequence[MountUse]) -> BusyError:
+def refuse(what: str, uses: Sequence[MountUse], *, advice: str = "the file `users` lists all") -> BusyError:
     """`what` is what was refused, such as "delete item web"."""
     named = ", ".join(f"process {use.pid} ({use.command}) at {use.target}" for use in uses[:_NAMED])
     more = f" and {len(uses) - _NAMED} more" if len(uses) > _NAMED else ""
-    return BusyError(f"{what}: in use by {named}{more}; the file `users` lists all")
+    return BusyError(f"{what}: in use by {named}{more}; {advice}")

@@ -8,10 +8,12 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
+from fspoolfs.progress import Progress
 
 #: Where programs are looked up, in this order.
 DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin")
@@ -22,6 +24,8 @@ _UMASK = 0o022
 #: How long a killed program may take to end, in seconds; one that waits for a dead server in the
 #: kernel is left behind.
 _GRACE = 2.0
+#: How often it is looked whether a program that can be cancelled is to stop, in seconds.
+_STEP = 0.1
 #: The most of a program's complaint that goes into an error, in characters.
 _SAID = 400
 
@@ -31,10 +35,11 @@ _MFD_NOEXEC_SEAL = 0x08
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program that ended with status 0 has printed."""
+    """What a program has printed that ended with `status`: 0, or another one that is no failure."""
 
     stdout: bytes
     stderr: bytes
+    status: int = 0
 
 
 def find(program: str) -> str | None:
@@ -46,12 +51,20 @@ def find(program: str) -> str | None:
     return None
 
 
-def run(argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> Output:
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: bytes | None = None,
+    allowed: Collection[int] = (),
+    progress: Progress | None = None,
+) -> Output:
     """Run a program to its end, at most `timeout` seconds; `input` is its standard input.
 
     Blocks. What a program leaves running in the background does not keep the call waiting. Raises
     `UnsupportedError` when it is not installed, `TimeLimitError` after killing its process group,
-    and `StorageError` with the last line of its complaint for any other end than status 0.
+    `CancelledError` likewise when `progress` is cancelled, and `StorageError` with the last line of
+    its complaint for any other end than status 0 or an `allowed` one.
     """
     program = argv[0]
     if "/" in program:
@@ -65,10 +78,10 @@ def run(argv: Sequence[str], *, timeout: float, input: bytes | None = None) -> O
         stdin, stdout, stderr = (_memory_file(stack, name) for name in ("stdin", "stdout", "stderr"))
         _put(stdin, input or b"")
         process = _start([path, *argv[1:]], program, stdin, stdout, stderr)
-        _wait(process, program, timeout)
-        if process.returncode != 0:
+        _wait(process, program, timeout, progress)
+        if process.returncode != 0 and process.returncode not in allowed:
             raise StorageError(f"{program}: {_reason(process.returncode, _content(stderr))}")
-        return Output(stdout=_content(stdout), stderr=_content(stderr))
+        return Output(_content(stdout), _content(stderr), process.returncode)
 
 
 def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
@@ -109,10 +122,15 @@ def _start(argv: list[str], program: str, stdin: int, stdout: int, stderr: int) 
         raise StorageError.from_os(f"run {program}", error) from error
 
 
-def _wait(process: subprocess.Popen[bytes], program: str, timeout: float) -> None:
+def _wait(process: subprocess.Popen[bytes], program: str, timeout: float, progress: Progress | None) -> None:
     """Wait for the program; kill its whole group when the time is over, or when we are interrupted."""
+    deadline = time.monotonic() + timeout
     try:
-        ended = _ends_within(process, timeout)
+        ended = progress is None and _ends_within(process, timeout)
+        while progress is not None and not ended and time.monotonic() < deadline:
+            ended = _ends_within(process, _STEP)
+            if not ended:
+                progress.advance(0)
     except BaseException:
         _kill(process)
         raise

@@ -98,6 +98,25 @@ class HostRoot:
             return False
         return (info.st_dev, info.st_ino) == self._identity
 
+    def still_mounted(self) -> bool:
+        """The same, and by the mount that was opened: not by a later one of the same file system."""
+        if self._closed:
+            return False
+        try:
+            there = os.open(self._path, _HANDLE)
+        except OSError:
+            return False
+        try:
+            info = os.fstat(there)
+            same = (info.st_dev, info.st_ino) == self._identity
+            return same and syscalls.mount_id(there) == syscalls.mount_id(self._root.fd)
+        finally:
+            os.close(there)
+
+    def mount_id(self) -> int:
+        """The id, as in mountinfo, of the mount that the root was opened on."""
+        return syscalls.mount_id(self._root.fd)
+
     def location(self, inside: str) -> str:
         """The absolute path of `inside`, for a person or a symbolic link."""
         return f"{self._path.rstrip('/')}/{inside}" if inside else self._path

@@ -242,3 +242,10 @@ def unshare_files() -> None:
     """unshare(2) with CLONE_FS: umask, working and root directory are this thread's own from now on."""
     if _unshare(CLONE_FS) != 0:
         raise _failure()
+
+
+def has_capability(number: int) -> bool:
+    """Whether this thread has a capability (capabilities(7)) in force, by its number."""
+    with open("/proc/thread-self/status", "rb") as status:
+        _, _, rest = status.read().partition(b"\nCapEff:")
+    return bool(int(rest.split(None, 1)[0], 16) >> number & 1)

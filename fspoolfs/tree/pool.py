@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from fspoolfs import units
 from fspoolfs.backends.source import BuildMode
-from fspoolfs.errors import ImmutableError, NotFoundError, UnsupportedError
+from fspoolfs.errors import ImmutableError, NotFoundError
 from fspoolfs.model import documents, formatting
-from fspoolfs.model.definitions import ItemDefinition, Permissions
+from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolType
 from fspoolfs.model.infos import SpaceInfo
 from fspoolfs.service import access, reports
 from fspoolfs.service.access import Caller
@@ -95,12 +95,8 @@ async def _status(directory: PoolDirectory, data: bytes, caller: Caller) -> None
 
 
 async def _set_capacity(directory: PoolDirectory, data: bytes, caller: Caller) -> None:
-    pool = directory.pool
-    units.parse_capacity(" ".join(values.words(data)))
-    raise UnsupportedError(
-        f"pool {pool.name} cannot change its capacity: it is that of the file system that its directory "
-        "lies on"
-    )
+    capacity = units.parse_capacity(" ".join(values.words(data)))
+    await directory.service.pools.set_capacity(directory.pool, capacity, caller)
 
 
 async def _autostart(directory: PoolDirectory, data: bytes, caller: Caller) -> None:
@@ -117,6 +113,14 @@ def _space(pick: Callable[[SpaceInfo], int]) -> Callable[[PoolDirectory], Awaita
         return values.number(pick(space) if space else None)
 
     return ask
+
+
+async def _capacity(directory: PoolDirectory) -> str:
+    """A volume's is its own size, which can be written; a file system on it always has a little less."""
+    definition = directory.pool.definition
+    if definition.type is PoolType.VOLUME and definition.capacity is not None:
+        return values.number(definition.capacity)
+    return await _space(lambda space: space.capacity)(directory)
 
 
 async def _info(directory: PoolDirectory) -> str:
@@ -164,9 +168,7 @@ PoolDirectory.table = table(
     ),
     File[PoolDirectory](name="info", ask=_info),
     File[PoolDirectory](name="uuid", show=lambda at: f"{at.pool.uuid}\n"),
-    File[PoolDirectory](
-        name="capacity", mode=0o644, ask=_space(lambda space: space.capacity), store=_set_capacity
-    ),
+    File[PoolDirectory](name="capacity", mode=0o644, ask=_capacity, store=_set_capacity),
     File[PoolDirectory](name="allocation", ask=_space(lambda space: space.allocation)),
     File[PoolDirectory](name="available", ask=_space(lambda space: space.available)),
     File[PoolDirectory](

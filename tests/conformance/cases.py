@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
+
+import pytest
 
 from fspoolfs.backends import btrfs, generic, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
@@ -16,9 +19,14 @@ from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
 from fspoolfs.backends.source import Source
-from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolType
+from fspoolfs.backends.volume import VolumeSource
+from fspoolfs.backends.volumes.device import Devices
+from fspoolfs.backends.volumes.images import Images
+from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
 from fspoolfs.system.paths import HostRoot
 from support.leaks import mark
+from support.leftovers import attached, take_away
+from support.shell import run
 
 #: Opens a root that may use the given directory, and gives it up afterwards.
 OpenRoot = Callable[[Path], AbstractContextManager[RootDirectory]]
@@ -60,10 +68,20 @@ class FileSystemCase:
 
 @dataclass(frozen=True, slots=True)
 class SourceCase:
-    """A source, and the definition of a pool that it could build."""
+    """A source, the definition of a pool that it could build, and what takes its volume away again."""
 
     source: Source
     definition: PoolDefinition
+    clean_up: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """Leave nothing attached, whatever the test has done."""
+        # Roots that it has left open, which keep devices in use.
+        gc.collect()
+        try:
+            self.source.detach(self.definition, force=True)
+        finally:
+            self.clean_up()
 
 
 def pool(target: object, name: str = "tank") -> PoolDefinition:
@@ -96,7 +114,53 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
     "simulated": FileSystemCase(simulated_quota.probe, ROOTS["memory"]),
 }
+
+
+def volume_source(storage: Path) -> VolumeSource:
+    return VolumeSource(storage, [Images(storage), Devices()])
+
+
+def volume_pool(directory: Path, source: PoolSource, capacity: int | None = None) -> PoolDefinition:
+    wanted = pool(directory / "pools" / "tank")
+    # No two file systems of one UUID at a time.
+    return replace(wanted, uuid=uuid4(), type=PoolType.VOLUME, source=source, capacity=capacity)
+
+
+def on_image(directory: Path, format: str) -> SourceCase:
+    source = PoolSource(pool="images", volume="vol1", format=format)
+    return SourceCase(volume_source(directory), volume_pool(directory, source, VOLUME_SIZE))
+
+
+def on_device(directory: Path) -> SourceCase:
+    """On a loop device that is the test's own."""
+    image = directory / "disk"
+    with image.open("wb") as file:
+        file.truncate(VOLUME_SIZE)
+    device = run("losetup", "--find", "--show", image).stdout.strip()
+    source = PoolSource(device=device, format="ext4")
+    return SourceCase(
+        volume_source(directory),
+        volume_pool(directory, source),
+        lambda: take_away(found for found in attached() if found.sentence.endswith(f" on {image}")),
+    )
+
+
+#: Bytes; xfs needs 300 MiB.
+VOLUME_SIZE = 320 << 20
+
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),
     "sim": lambda _: SourceCase(SimulatedSource(SimulatedHost()), pool("/simulated/pools/tank")),
+    "images-ext4": lambda directory: on_image(directory, "ext4"),
+    "images-xfs": lambda directory: on_image(directory, "xfs"),
+    "images-btrfs": lambda directory: on_image(directory, "btrfs"),
+    "device-ext4": on_device,
 }
+
+
+def source_marks(name: str) -> list[pytest.MarkDecorator]:
+    """What a test of this source needs of the machine."""
+    if "-" not in name:
+        return []
+    programs = (f"mkfs.{name.rpartition('-')[2]}", "blkid", "wipefs", "losetup")
+    return [pytest.mark.root, pytest.mark.required, pytest.mark.program(*programs)]

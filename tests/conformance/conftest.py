@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase
+from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
 from support.volumes import Volumes, marks
@@ -42,9 +42,13 @@ def filesystem(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes)
         yield found
 
 
-@pytest.fixture(params=SOURCES)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> SourceCase:
-    return SOURCES[request.param](tmp_path)
+@pytest.fixture(params=[pytest.param(name, marks=source_marks(name)) for name in SOURCES])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
+    made = SOURCES[request.param](tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,13 @@ from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.registry import FileSystemKind, Registry, default_registry, simulated_registry
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
+from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.model.definitions import PoolSource, PoolType
+from fspoolfs.system import command
+
+#: Nothing is looked for there before something is built.
+STORAGE = Path("/nonexistent")
 
 
 class BrokenSource(DirectorySource):
@@ -43,7 +49,7 @@ def features(registry: Registry) -> dict[str, str]:
 
 
 def test_directory_pools_are_served_by_the_host_and_by_the_simulator() -> None:
-    assert isinstance(default_registry().source_for(pool("/srv/tank")), DirectorySource)
+    assert isinstance(default_registry(STORAGE).source_for(pool("/srv/tank")), DirectorySource)
     simulated = simulated_registry(SimulatedHost())
     assert isinstance(simulated.source_for(pool("/srv/tank")), SimulatedSource)
 
@@ -51,15 +57,47 @@ def test_directory_pools_are_served_by_the_host_and_by_the_simulator() -> None:
 def test_refusal_names_type_and_format_and_what_works() -> None:
     network = replace(pool("/mnt/x"), type=PoolType.NETWORK, source=PoolSource(format="nfs"))
     with pytest.raises(
-        UnsupportedError, match=r"pool tank: type 'network' with format 'nfs' has no backend .*: dir$"
+        UnsupportedError,
+        match=r"pool tank: type 'network' with format 'nfs' has no backend .*: dir(, volume)?$",
     ):
-        default_registry().source_for(network)
+        default_registry(STORAGE).source_for(network)
 
 
 def test_refusal_without_format_names_the_type_alone() -> None:
-    volume = replace(pool("/mnt/x"), type=PoolType.VOLUME)
-    with pytest.raises(UnsupportedError, match="type 'volume' has no backend"):
-        default_registry().source_for(volume)
+    network = replace(pool("/mnt/x"), type=PoolType.NETWORK)
+    with pytest.raises(UnsupportedError, match="type 'network' has no backend"):
+        default_registry(STORAGE).source_for(network)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (PoolSource(pool="vg0", volume="v", provider="lvm"), "with provider 'lvm' has no backend"),
+        (PoolSource(pool="p", volume="v", format="zfs"), "with format 'zfs' has no backend"),
+        (
+            PoolSource(pool="p", volume="v", format="zfs", provider="libvirt"),
+            "with format 'zfs' and provider 'libvirt' has no backend",
+        ),
+        (PoolSource(device="/dev/sdx", format="zfs"), "with format 'zfs' has no backend"),
+    ],
+)
+def test_refusal_names_the_part_of_a_volume_that_there_is_none_of(source: PoolSource, words: str) -> None:
+    volume = replace(pool("/mnt/x"), type=PoolType.VOLUME, source=source)
+    with pytest.raises(UnsupportedError, match=words):
+        default_registry(STORAGE).source_for(volume)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PoolSource(pool="p", volume="v"),
+        PoolSource(pool="p", volume="v", provider="images", format="btrfs"),
+        PoolSource(device="/dev/sdx", format="xfs"),
+    ],
+)
+def test_volumes_are_images_unless_they_say_otherwise(source: PoolSource) -> None:
+    volume = replace(pool("/mnt/x"), type=PoolType.VOLUME, source=source)
+    assert isinstance(default_registry(STORAGE).source_for(volume), VolumeSource)
 
 
 @pytest.mark.parametrize(("format", "expected"), [("special", FormatSource), ("ext4", DirectorySource)])
@@ -79,12 +117,20 @@ def test_first_file_system_that_recognises_the_root_gets_it() -> None:
 
 
 def test_features_tell_of_everything_that_pools_are_known_by() -> None:
-    rows = features(default_registry())
+    rows = features(default_registry(STORAGE))
     assert {"pool dir", "pool volume", "provider images", "provider lvm"} <= rows.keys()
     assert {"filesystem generic", "filesystem btrfs", "filesystem project-quota"} <= rows.keys()
-    usable = {name for name, reason in rows.items() if not reason}
-    assert usable == {"pool dir", "filesystem btrfs", "filesystem project-quota", "filesystem generic"}
-    assert {reason for reason in rows.values() if reason} == {"no backend in this version"}
+    absent = {name for name, reason in rows.items() if reason == "no backend in this version"}
+    assert absent >= {"provider lvm", "provider libvirt", "format zfs", "filesystem zfs", "pool network nfs"}
+    assert rows["pool dir"] == rows["filesystem btrfs"] == rows["filesystem project-quota"] == ""
+    of_volumes = {"pool volume", "provider images", "provider device", "format ext4", "format xfs"}
+    assert of_volumes & absent == set(), "they work, or tell what they need"
+
+
+def test_features_tell_which_package_a_format_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "DIRECTORIES", ())
+    rows = features(default_registry(STORAGE))
+    assert rows["format xfs"] == "mkfs.xfs is not installed; install the package xfsprogs"
 
 
 def test_features_tell_why_a_registered_source_cannot_be_used() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.cases import SourceCase
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import BuildMode
+from fspoolfs.backends.source import BuildMode, Unmounting
 from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError, NotFoundError
 from fspoolfs.model.definitions import PoolType
 from fspoolfs.progress import Progress
@@ -23,6 +23,14 @@ def build(case: SourceCase) -> None:
 
 def attach(case: SourceCase) -> RootDirectory:
     return case.source.attach(case.definition, Progress())
+
+
+def delete(case: SourceCase, root: RootDirectory | None = None) -> None:
+    """As the service does it: what is deleted is not attached, and nothing is open that was mounted."""
+    if root is not None and isinstance(case.source, Unmounting):
+        root.close()
+    case.source.detach(case.definition, force=False)
+    case.source.delete(case.definition)
 
 
 def put(root: RootDirectory, path: str) -> None:
@@ -120,14 +128,14 @@ def test_detaching_keeps_the_data_and_can_be_repeated(built: SourceCase, force: 
 def test_attached_root_is_verified_until_it_is_gone(built: SourceCase) -> None:
     root = attach(built)
     built.source.verify(built.definition, root)
-    built.source.delete(built.definition)
+    delete(built, root)
     with pytest.raises(FspoolError, match="no longer"):
         built.source.verify(built.definition, root)
 
 
 def test_root_is_not_mistaken_for_one_that_took_its_place(built: SourceCase) -> None:
     root = attach(built)
-    built.source.delete(built.definition)
+    delete(built, root)
     build(built)
     with pytest.raises(FspoolError, match="no longer"):
         built.source.verify(built.definition, root)
@@ -138,9 +146,10 @@ def test_root_is_not_mistaken_for_one_that_took_its_place(built: SourceCase) -> 
 
 
 def test_deleting_undoes_the_build_and_can_be_repeated(built: SourceCase) -> None:
-    lay_out(attach(built))
+    root = attach(built)
+    lay_out(root)
     for _ in range(2):
-        built.source.delete(built.definition)
+        delete(built, root)
         with pytest.raises(NotFoundError):
             attach(built)
     build(built)
@@ -156,7 +165,7 @@ def test_deletion_that_was_interrupted_is_finished_by_repeating_it(built: Source
     lay_out(root)
     root.remove_tree(".fspool/items", Progress())
     root.remove_file(".fspool/pool.xml")
-    built.source.delete(built.definition)
+    delete(built, root)
     with pytest.raises(NotFoundError):
         attach(built)
 
@@ -167,7 +176,8 @@ def test_deleting_is_refused_while_something_is_left_and_names_three(built: Sour
     for name in ("d", "b", "c", "a", "e"):
         root.make_directory(name, mode=0o755)
     with pytest.raises(NotEmptyError, match=r"pool tank: .*'a', 'b', 'c' and 2 more"):
-        built.source.delete(built.definition)
+        delete(built, root)
+    root = attach(built)
     assert sorted(root.names("")) == [".fspool", "a", "b", "c", "d", "e"]
     assert root.read(".fspool/pool.xml", limit=9) == b"data"
 
@@ -176,7 +186,7 @@ def test_refusal_shows_odd_names_on_one_line(built: SourceCase) -> None:
     root = attach(built)
     put(root, "new\nline \udce9")
     with pytest.raises(NotEmptyError) as caught:
-        built.source.delete(built.definition)
+        delete(built, root)
     assert r"'new\nline \udce9'" in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -187,7 +197,8 @@ def test_deleting_is_refused_while_an_item_is_known(built: SourceCase, left: str
     lay_out(root)
     put(root, left)
     with pytest.raises(NotEmptyError, match=left.rpartition("/")[2]):
-        built.source.delete(built.definition)
+        delete(built, root)
+    root = attach(built)
     assert root.read(left, limit=9) == b"data"
 
 
@@ -197,6 +208,6 @@ def test_rubbish_and_temporary_files_do_not_keep_a_pool_from_being_deleted(built
     put(root, ".fspool/items/.5f3a")
     root.make_directory(".fspool/purge/1", mode=0o755)
     put(root, ".fspool/purge/1/file")
-    built.source.delete(built.definition)
+    delete(built, root)
     with pytest.raises(NotFoundError):
         attach(built)

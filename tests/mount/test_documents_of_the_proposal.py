@@ -104,7 +104,10 @@ def test_a_proposed_pool_is_defined_by_a_line_of_shell(
 
 @pytest.mark.parametrize(
     ("document", "words"),
-    [(VOLUME, ("volume", "ext4")), (NETWORK, ("network",))],
+    [
+        (VOLUME.replace("<pool name='pool name'/>", "<pool name='vg0' provider='lvm'/>"), ("volume", "lvm")),
+        (NETWORK, ("network",)),
+    ],
     ids=["volume", "network"],
 )
 @pytest.mark.parametrize("verb", ["build", "build overwrite", "start", "start build"])

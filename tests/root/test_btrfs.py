@@ -328,10 +328,10 @@ def test_features_tell_what_to_know_of_the_counters(
 
 def test_daemon_of_a_user_gets_the_generic_file_system(simple: BtrfsFileSystem) -> None:
     look = (
-        "import sys\n"
+        "import pathlib, sys\n"
         "from fspoolfs.backends.registry import default_registry\n"
         "from fspoolfs.system.paths import HostRoot\n"
-        "print(default_registry().filesystem_at(HostRoot.open(sys.argv[1])).name)\n"
+        "print(default_registry(pathlib.Path('/nonexistent')).filesystem_at(HostRoot.open(sys.argv[1])).name)\n"
     )
     for user, name in ((ROOT, "btrfs"), (ALICE, "generic")):
         result = run(sys.executable, "-c", look, simple.root.path, user=user, cwd=PROJECT)

@@ -204,6 +204,9 @@ class Users:
     def uses(self, root_path: str) -> list[MountUse]:
         return list(self.found)
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
 
 async def until(service: Service, condition: Callable[[], bool], *, what: str) -> None:
     """Wait until `condition()` is true; not all that happens is an event, so look now and then as well."""

@@ -39,7 +39,11 @@ def mounted() -> list[Leftover]:
 def attached() -> list[Leftover]:
     """Every loop device of the machine that has a file."""
     return [
-        Leftover(f"loop device {loop.device} on {loop.file}", ("losetup", "--detach", loop.device))
+        # One that clears itself may have gone with the mount that was taken away before it.
+        Leftover(
+            f"loop device {loop.device} on {loop.file}",
+            ("sh", "-c", f"losetup --detach {loop.device} || ! losetup {loop.device}"),
+        )
         for loop in loop_devices()
     ]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
+from fspoolfs.errors import CancelledError, InvalidError, StorageError, TimeLimitError, UnsupportedError
+from fspoolfs.progress import Progress
 from fspoolfs.system import command
 from support.wait import has_ended
 
@@ -120,3 +122,27 @@ def test_a_run_leaves_no_descriptor_behind() -> None:
     with pytest.raises(TimeLimitError):
         sh("exec sleep 60", timeout=0.01)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_another_status_can_be_an_answer() -> None:
+    found = command.run(["sh", "-c", "echo nothing; exit 2"], timeout=30, allowed=(2, 8))
+    assert (found.status, found.stdout) == (2, b"nothing\n")
+    with pytest.raises(StorageError):
+        command.run(["sh", "-c", "exit 3"], timeout=30, allowed=(2,))
+
+
+def test_a_program_is_killed_when_its_work_is_cancelled(tmp_path: Path) -> None:
+    progress, mark = Progress(), tmp_path / "pid"
+    threading.Timer(0.3, progress.cancel).start()
+    progress.begin("formatting")
+    with pytest.raises(CancelledError, match="formatting was cancelled"):
+        command.run(["sh", "-c", f"echo $$ > {mark}; exec sleep 60"], timeout=90, progress=progress)
+    assert has_ended(int(mark.read_text()), timeout=5)
+
+
+def test_a_program_that_can_be_cancelled_is_waited_for_and_limited_all_the_same() -> None:
+    assert (
+        command.run(["sh", "-c", "sleep 0.2; echo done"], timeout=30, progress=Progress()).stdout == b"done\n"
+    )
+    with pytest.raises(TimeLimitError):
+        command.run(["sleep", "60"], timeout=0.3, progress=Progress())

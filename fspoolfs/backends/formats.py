@@ -1,0 +1,167 @@
+"""The formats of volumes: how each file system is made, mounted and enlarged. One row a format.
+
+Whether a volume may be formatted is not asked here. Labels and UUIDs are the pool's, so that a volume
+says whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from fspoolfs.progress import Progress
+from fspoolfs.system import btrfs_setup, command, syscalls
+from fspoolfs.system.paths import HostRoot
+
+#: Seconds that making, enlarging and checking may take: a disk may have to be read or discarded whole.
+_MAKE_TIMEOUT = 4 * 3600.0
+_GROW_TIMEOUT = 3600.0
+
+#: What e2fsck wants to have, and makes when it needs it; items' names are all the pool's own.
+LOST_AND_FOUND = "lost+found"
+
+#: include/uapi/linux/capability.h
+_CAP_SYS_RESOURCE = 24
+
+#: Enlarges a mounted file system to its device: the device's path, the mount point, the root's descriptor.
+Grow = Callable[[str, str, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One file system: `make` is the program and its options, `variants` more of those, the best first."""
+
+    name: str
+    make: tuple[str, ...]
+    #: Options in front of the label, in front of the UUID, and for a volume that is zero anyway.
+    label: str
+    uuid: str
+    fresh: tuple[str, ...]
+    #: Bytes that a label may have.
+    label_size: int
+    #: The Debian package of its programs, and those beside the first of `make`.
+    package: str
+    programs: tuple[str, ...]
+    grow: Grow
+    #: The capability (capabilities(7)) that the kernel demands for that, and the other way then.
+    grow_needs: int | None = None
+    grow_unmounted: Callable[[str], None] | None = None
+    #: Sets up what only a mounted file system can be told, through a descriptor of its new root.
+    finish: Callable[[int], None]
+    #: Undoes what checking it may have added to its root, each time that it is mounted.
+    tidy: Callable[[HostRoot], None] = lambda root: None
+    variants: tuple[tuple[str, ...], ...] = ((),)
+    #: Mount options, tried in this order while the kernel refuses them.
+    options: tuple[str, ...] = ("",)
+    #: What a person runs when it cannot be mounted.
+    check: str
+
+    def missing(self) -> str:
+        """What has to be installed before it can be used here; empty where all is there."""
+        for program in (self.make[0], *self.programs):
+            if command.find(program) is None:
+                return f"{program} is not installed; install the package {self.package}"
+        return ""
+
+    def why_not_online(self) -> str:
+        """Why this process cannot enlarge one that is mounted; empty where it can."""
+        if self.grow_needs is None or syscalls.has_capability(self.grow_needs):
+            return ""
+        return (
+            f"the kernel wants CAP_SYS_RESOURCE for enlarging a mounted {self.name}, which the daemon lacks"
+        )
+
+    def cut_label(self, name: str) -> str:
+        """As much of a pool's name as fits."""
+        return name.encode()[: self.label_size].decode("utf-8", "ignore")
+
+    def run_make(
+        self, device: str, name: str, uuid: UUID, variant: Sequence[str], progress: Progress, *, fresh: bool
+    ) -> None:
+        """Format `device`. Killed when `progress` is cancelled."""
+        options = [*self.make, *variant, self.label, self.cut_label(name), self.uuid.format(uuid)]
+        # The UUID's option is one word or two.
+        argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device]
+        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress)
+
+
+def _grow_ext4(device: str, place: str, root: int) -> None:
+    command.run(["resize2fs", device], timeout=_GROW_TIMEOUT)
+
+
+def _grow_ext4_unmounted(device: str) -> None:
+    # resize2fs demands the check; status 1 says that something small was mended.
+    command.run(["e2fsck", "-f", "-p", device], timeout=_GROW_TIMEOUT, allowed=(1,))
+    command.run(["resize2fs", device], timeout=_GROW_TIMEOUT)
+
+
+def _grow_xfs(device: str, place: str, root: int) -> None:
+    command.run(["xfs_growfs", "-d", place], timeout=_GROW_TIMEOUT)
+
+
+def _grow_btrfs(device: str, place: str, root: int) -> None:
+    btrfs_setup.fill_device(root)
+
+
+def _remove_lost_and_found(root: HostRoot) -> None:
+    """Unless there is something in it; where nothing can be written it stays as well."""
+    with suppress(OSError):
+        root.remove_directory(LOST_AND_FOUND)
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format(
+            name="ext4",
+            # Blocks of a fixed size: small ones are not for devices with sectors of 4096 bytes.
+            make=("mkfs.ext4", "-q", "-F", "-b", "4096"),
+            # A kernel without project quota does not mount what is made for it.
+            variants=(("-O", "quota,project"), ()),
+            options=("prjquota", ""),
+            label="-L",
+            uuid="-U {}",
+            fresh=("-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"),
+            label_size=16,
+            package="e2fsprogs",
+            programs=("resize2fs", "e2fsck"),
+            grow=_grow_ext4,
+            grow_needs=_CAP_SYS_RESOURCE,
+            grow_unmounted=_grow_ext4_unmounted,
+            finish=lambda root: None,
+            tidy=_remove_lost_and_found,
+            check="e2fsck -f",
+        ),
+        Format(
+            name="xfs",
+            make=("mkfs.xfs", "-q", "-f", "-s", "size=4096"),
+            options=("prjquota", ""),
+            label="-L",
+            uuid="-m uuid={},reflink=1",
+            fresh=("-K",),
+            label_size=12,
+            package="xfsprogs",
+            programs=("xfs_growfs",),
+            grow=_grow_xfs,
+            finish=lambda root: None,
+            check="xfs_repair",
+        ),
+        Format(
+            name="btrfs",
+            make=("mkfs.btrfs", "-q", "-f"),
+            label="-L",
+            uuid="-U {}",
+            fresh=("-K",),
+            label_size=255,
+            package="btrfs-progs",
+            programs=(),
+            grow=_grow_btrfs,
+            finish=btrfs_setup.enable_quotas,
+            check="btrfs check",
+        ),
+    )
+}
+#: What a volume gets whose definition names no format.
+DEFAULT = FORMATS["ext4"]

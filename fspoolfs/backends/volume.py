@@ -1,0 +1,307 @@
+"""Volume pools: a block device with a file system of the pool's own, mounted at the target.
+
+Where the device comes from is a `VolumeProvider`'s business, how it is formatted a row of
+`fspoolfs.backends.formats`. The file system carries the pool's UUID, and nothing is mounted, enlarged
+or erased that carries another one. Whatever is at the target is looked at, never assumed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+from fspoolfs.backends import formats, volume_mounts
+from fspoolfs.backends import place as places
+from fspoolfs.backends.formats import FORMATS, Format
+from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.source import BuildMode
+from fspoolfs.backends.volume_building import Builder, is_pools
+from fspoolfs.backends.volumes.provider import Device, VolumeProvider
+from fspoolfs.errors import (
+    BusyError,
+    ExistsError,
+    FspoolError,
+    InvalidError,
+    NotEmptyError,
+    NotFoundError,
+    UnsupportedError,
+)
+from fspoolfs.model.definitions import PoolDefinition, PoolType
+from fspoolfs.model.infos import MountUse
+from fspoolfs.progress import Progress
+from fspoolfs.system import command, holders, mounting, mounts, probe, superblocks
+from fspoolfs.system.paths import HostRoot
+
+#: Bytes at the end of a device that a file system may leave unused for good.
+_SLACK = 1 << 20
+_TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class VolumeSource:
+    """`Source` for pools of type "volume"; the first of `providers` is what a definition gets by default."""
+
+    type: ClassVar[PoolType] = PoolType.VOLUME
+    format: ClassVar[str] = ""
+
+    def __init__(self, storage: Path, providers: Sequence[VolumeProvider]) -> None:
+        self._storage = storage
+        self._providers = {provider.name: provider for provider in providers}
+        self._default = providers[0].name
+        self._builder = Builder(storage)
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def unusable(self) -> str:
+        if os.geteuid() != 0:
+            return "only root mounts volumes"
+        for program in ("blkid", "wipefs"):
+            if command.find(program) is None:
+                return f"{program} is not installed; install the package util-linux"
+        return ""
+
+    def lacks(self, definition: PoolDefinition) -> bool:
+        format = definition.source.format
+        return self._provider_name(definition) not in self._providers or format not in (None, *FORMATS)
+
+    def parts(self) -> Mapping[str, str]:
+        providers = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
+        return providers | {f"format {one.name}": one.missing() for one in FORMATS.values()}
+
+    def _provider_name(self, definition: PoolDefinition) -> str:
+        source = definition.source
+        return "device" if source.device is not None else source.provider or self._default
+
+    def _provider(self, definition: PoolDefinition) -> VolumeProvider:
+        return self._providers[self._provider_name(definition)]
+
+    def _format(self, definition: PoolDefinition) -> Format:
+        return FORMATS.get(definition.source.format or "", formats.DEFAULT)
+
+    def check(self, definition: PoolDefinition) -> None:
+        place = places.usable_place(definition)
+        storage = os.path.realpath(self._storage / "volumes")
+        if mounts.is_beneath(place, storage) or mounts.is_beneath(storage, place):
+            raise InvalidError(
+                f"pool {definition.name}: {place} is where images of volumes are kept; name another target"
+            )
+        for option in (definition.source.options or "").split(","):
+            if option.partition("=")[0] in mounting.FORBIDDEN:
+                raise InvalidError(
+                    f"pool {definition.name}: mount option {option!r} is not for pools, whose roots are "
+                    "mounted nosuid and nodev; leave it out"
+                )
+        self._provider(definition).check(definition)
+
+    def identity(self, definition: PoolDefinition) -> str:
+        return self._provider(definition).identity(definition)
+
+    def carried(self, definition: PoolDefinition) -> UUID | None:
+        provider = self._provider(definition)
+        try:
+            if self.unusable() or provider.size(definition) is None:
+                return None
+            found = probe.content(provider.place(definition))
+        except (OSError, FspoolError):
+            return None  # a start will say what is wrong with it
+        format = self._format(definition)
+        if found is None or (found.type, found.label) != (format.name, format.cut_label(definition.name)):
+            return None
+        return found.known_uuid
+
+    # -- build and delete -------------------------------------------------------------------------
+
+    def build(self, definition: PoolDefinition, mode: BuildMode, progress: Progress) -> None:
+        """Make the volume and a file system on it where they are missing, and the target.
+
+        What a volume holds that is not the pool's is kept, and refused, unless `mode` says otherwise.
+        """
+        progress.begin("building")
+        provider, format = self._usable(definition)
+        if reason := format.missing():
+            raise UnsupportedError(f"pool {definition.name} cannot be formatted: {reason}")
+        self._builder.build(definition, provider, format, mode, progress)
+        if self._mounted(definition) is None:
+            provider.release(definition)
+        places.make(definition)
+
+    def delete(self, definition: PoolDefinition) -> None:
+        """Erase the pool's file system if it holds nothing but fspoolfs' own files.
+
+        Then remove the volume, if it was made here, and the target.
+        """
+        provider, format = self._usable(definition)
+        places.usable_place(definition)
+        if self._mounted(definition) is not None:  # left by a crash
+            self.detach(definition, force=False)
+        try:
+            with provider.open(definition) as device:
+                self._builder.erase(definition, format, device)
+        except NotFoundError:
+            self._builder.forget(definition)
+        provider.release(definition)
+        provider.remove(definition)
+        places.remove_empty(definition)
+
+    def _usable(self, definition: PoolDefinition) -> tuple[VolumeProvider, Format]:
+        """What serves the pool. Raises `UnsupportedError` where that is not usable on this host."""
+        provider = self._provider(definition)
+        if reason := self.unusable() or provider.unusable():
+            raise UnsupportedError(f"pool {definition.name}: volumes cannot be used here: {reason}")
+        return provider, self._format(definition)
+
+    def _mounted(self, definition: PoolDefinition) -> mounts.Mount | None:
+        return volume_mounts.pools_mount(definition, places.place_of(definition))
+
+    # -- attach and detach ------------------------------------------------------------------------
+
+    def attach(self, definition: PoolDefinition, progress: Progress) -> RootDirectory:
+        provider, format = self._usable(definition)
+        with provider.open(definition) as device:
+            self._check_pools_own(definition, format, device)
+            if definition.capacity is not None and definition.capacity > device.size:
+                provider.grow(definition, definition.capacity)
+            root = self._root_of(definition, format, device)
+            try:
+                _fill(format, device, root)
+            except BaseException:
+                root.close()
+                self.detach(definition, force=False)
+                raise
+            return root
+
+    def _root_of(self, definition: PoolDefinition, format: Format, device: Device) -> HostRoot:
+        """The root of the file system on `device`, mounted at the target now if it was not."""
+        place = places.place_of(definition)
+        target = _open_target(definition, place)
+        try:
+            mounted = mounts.mount_at(place)
+            if mounted is not None and volume_mounts.shows(mounted, device):
+                root = HostRoot.open(place)
+                if root.mount_id() == mounted.mount_id:
+                    return root
+                root.close()
+                raise BusyError(
+                    f"pool {definition.name}: {place} is being mounted by somebody else; try again"
+                )
+            if mounted is not None:
+                raise BusyError(
+                    f"pool {definition.name}: {mounted.source} is mounted at its target {place}; unmount it, "
+                    "or give the pool another target"
+                )
+            volume_mounts.refuse_other_mounts(definition, device)
+            if os.listdir(place):
+                raise NotEmptyError(
+                    f"pool {definition.name}: its target {place} holds files, which the volume would "
+                    "hide; move them away, or give the pool another target"
+                )
+            _fill_unmounted(format, device)
+            with volume_mounts.detached(definition, format, device, place) as found:
+                format.tidy(found.root)
+                mounting.move(found.mount, target)
+                return found.root
+        finally:
+            os.close(target)
+
+    def _check_pools_own(self, definition: PoolDefinition, format: Format, device: Device) -> None:
+        """Raise `FspoolError` unless `device` holds the whole file system of the pool."""
+        name, path = definition.name, device.origin
+        if is_pools(definition, format, device):
+            found = superblocks.read(device.fd)
+            if self._builder.is_interrupted(definition):
+                raise NotFoundError(f"pool {name}: formatting {path} was interrupted; build the pool first")
+            if found is not None and found.size > device.size:
+                raise FspoolError(
+                    f"pool {name}: {path} has {device.size} bytes, and the file system on it needs "
+                    f"{found.size}: the volume was cut off; put back what is missing",
+                    errno=errno.EIO,
+                )
+            return
+        content = probe.content(device.path)
+        if content is None:
+            raise NotFoundError(f"pool {name}: {path} holds no file system; build the pool first")
+        raise ExistsError(
+            f"pool {name}: {path} holds {content}, not the pool's {format.name} file system with UUID "
+            f"{definition.uuid}; define the pool with the uuid and the format that are there, or give it "
+            "another volume"
+        )
+
+    def verify(self, definition: PoolDefinition, root: RootDirectory) -> None:
+        if not isinstance(root, HostRoot):
+            raise TypeError(f"{root!r} was not attached by this source")
+        if not root.still_mounted():
+            raise FspoolError(
+                f"pool {definition.name}: its volume is no longer mounted at {root.path}; stop the pool and "
+                "start it again",
+                errno=errno.ESTALE,
+            )
+
+    def detach(self, definition: PoolDefinition, *, force: bool) -> None:
+        if os.geteuid() != 0:
+            return  # nothing can have been attached
+        volume_mounts.unmount(definition, places.place_of(definition), force=force)
+        self._provider(definition).release(definition)
+
+    def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
+        place = places.place_of(definition)
+        return holders.holders(place) if self._mounted(definition) is not None else []
+
+    # -- size -------------------------------------------------------------------------------------
+
+    def size(self, definition: PoolDefinition) -> int | None:
+        return self._provider(definition).size(definition)
+
+    def resize(
+        self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
+    ) -> None:
+        """The volume first, then its device, then the file system, all while it is in use."""
+        self.verify(definition, root)
+        assert isinstance(root, HostRoot)
+        provider, format = self._usable(definition)
+        if reason := format.missing() or format.why_not_online():
+            raise UnsupportedError(
+                f"pool {definition.name} cannot grow while it is active: {reason}; stop it, write the "
+                "capacity again, and start it"
+            )
+        progress.begin("growing")
+        provider.grow(definition, capacity)
+        with provider.open(definition) as device:
+            _fill(format, device, root)
+
+
+def _open_target(definition: PoolDefinition, place: str) -> int:
+    try:
+        return os.open(place, _TARGET)
+    except FileNotFoundError:
+        raise NotFoundError(f"pool {definition.name}: {place} does not exist; build the pool first") from None
+    except NotADirectoryError:
+        raise places.not_a_directory(definition, place) from None
+
+
+def _is_too_small(device: Device) -> bool:
+    """Whether there is room on `device` behind its file system."""
+    found = superblocks.read(device.fd)
+    return found is not None and device.size - found.size >= _SLACK
+
+
+def _fill_unmounted(format: Format, device: Device) -> None:
+    """Let a file system become as large as its device that this is done to before it is mounted."""
+    if format.grow_unmounted is None or not _is_too_small(device) or volume_mounts.is_used(device):
+        return
+    format.grow_unmounted(device.path)
+
+
+def _fill(format: Format, device: Device, root: HostRoot) -> None:
+    """Let a mounted file system become as large as its device."""
+    if not _is_too_small(device):
+        return
+    if reason := format.missing() or format.why_not_online():
+        raise UnsupportedError(f"the file system at {root.path} cannot be enlarged: {reason}")
+    fd = root.open_directory("")
+    try:
+        format.grow(device.path, root.path, fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,175 @@
+"""Mounts of volumes: a pool's file system at its target, and what else is mounted from a device.
+
+A mount is the pool's own when the device that it shows carries the pool's UUID, whatever path, number
+or image was remembered. Never formats anything and never unmounts what is not the pool's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from fspoolfs.backends.formats import Format
+from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.errors import BusyError, StorageError
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.system import mounting, mounts, superblocks
+from fspoolfs.system.descriptors import Descriptor
+from fspoolfs.system.holders import holders
+from fspoolfs.system.paths import HostRoot
+
+#: What a kernel answers to an option that it does not know, or a file system that was not made for it.
+_REFUSED_OPTION = frozenset((errno.EINVAL, errno.ESRCH, errno.EOPNOTSUPP, errno.ENOSYS))
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: How many processes a refusal names.
+_NAMED = 3
+
+
+def pools_mount(definition: PoolDefinition, place: str) -> mounts.Mount | None:
+    """The mount at `place` if it is of the pool's own file system."""
+    found = mounts.mount_at(place)
+    return found if found is not None and _uuid_of(found) == definition.uuid else None
+
+
+def _uuid_of(mount: mounts.Mount) -> UUID | None:
+    """The UUID on the device that a mount shows."""
+    if not mount.source.startswith("/"):
+        return None
+    try:
+        fd = os.open(mount.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = superblocks.read(fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return found.uuid if found is not None else None
+
+
+def shows(mount: mounts.Mount, device: Device) -> bool:
+    """Whether a mount is of the file system on `device`; btrfs has numbers of its own."""
+    number = device.number
+    if mount.device == f"{os.major(number)}:{os.minor(number)}":
+        return True
+    try:
+        info = os.stat(mount.source) if mount.source.startswith("/") else None
+    except OSError:
+        return False
+    return info is not None and stat.S_ISBLK(info.st_mode) and info.st_rdev == number
+
+
+def refuse_other_mounts(definition: PoolDefinition, device: Device) -> None:
+    """Raise `BusyError` when the file system on `device` is mounted as a whole somewhere.
+
+    Parts of it do not count: containers keep items mounted when their pool was destroyed.
+    """
+    for mount in mounts.mounts():
+        if mount.root == "/" and shows(mount, device):
+            raise BusyError(
+                f"pool {definition.name}: {device.origin} is mounted at {mount.target} already; unmount it "
+                "there, since nothing else may write to a pool's volume"
+            )
+
+
+def refuse_use(definition: PoolDefinition, device: Device) -> None:
+    """Raise `BusyError` when anything at all uses `device`, in whichever mount namespace."""
+    refuse_other_mounts(definition, device)
+    if is_used(device):
+        raise BusyError(
+            f"pool {definition.name}: {device.origin} is in use: it is mounted somewhere, or part of another "
+            "volume; nothing on it is touched before that ends"
+        )
+
+
+def is_used(device: Device) -> bool:
+    """Whether a mount, in whichever namespace, or another device has taken `device` for itself."""
+    try:
+        os.close(os.open(device.path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """A file system that is mounted nowhere: the mount's descriptor, and its root."""
+
+    mount: int
+    root: HostRoot
+
+
+@contextmanager
+def detached(definition: PoolDefinition, format: Format, device: Device, place: str) -> Iterator[Detached]:
+    """The file system on `device`, unmounted with the context unless it was put in its place.
+
+    Its root belongs to the caller and says that it is at `place`. Raises `StorageError`.
+    """
+    mount = _mount_detached(definition, format, device)
+    try:
+        root = HostRoot(place, Descriptor(os.open(".", _DIRECTORY, dir_fd=mount)))
+        yield Detached(mount, root)
+    finally:
+        os.close(mount)
+
+
+def _mount_detached(definition: PoolDefinition, format: Format, device: Device) -> int:
+    """With the options of the format, as far as the kernel takes them, and of the definition."""
+    given = definition.source.options or ""
+    for last, own in enumerate(format.options, start=1 - len(format.options)):
+        try:
+            return mounting.mount_detached(device.path, format.name, ",".join(filter(None, (own, given))))
+        except OSError as error:
+            if not last or error.errno not in _REFUSED_OPTION:
+                raise _cannot_mount(definition, format, device, error) from error
+    raise AssertionError("every format has options")
+
+
+def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, error: OSError) -> StorageError:
+    told = getattr(error, "told", "") or "the kernel's log (dmesg) may tell more"
+    advice = (
+        f"; look at it with `{format.check} {device.origin}`" if error.errno not in (errno.ENODEV,) else ""
+    )
+    options = f" with options {definition.source.options!r}" if definition.source.options else ""
+    return StorageError(
+        f"pool {definition.name}: the {format.name} file system on {device.origin} cannot be "
+        f"mounted{options}: {os.strerror(error.errno or 5)} ({told}){advice}",
+        errno=error.errno,
+    )
+
+
+def unmount(definition: PoolDefinition, place: str, *, force: bool) -> None:
+    """Unmount the pool's file system, as often as it is mounted at `place`; none is no error.
+
+    Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same.
+    """
+    while pools_mount(definition, place) is not None:
+        try:
+            if force:
+                mounts.unmount_lazily(place)
+            else:
+                mounts.unmount(place)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # somebody else was quicker
+                return
+            if error.errno == errno.EBUSY:
+                raise _busy(definition, place) from None
+            raise
+
+
+def _busy(definition: PoolDefinition, place: str) -> BusyError:
+    found = []
+    with suppress(OSError):
+        found = [f"process {use.pid} ({use.command}) at {use.target}" for use in holders(place)]
+    who = f"by {', '.join(found[:_NAMED])}" if found else "by a mount on it, or a process that cannot be seen"
+    return BusyError(
+        f"pool {definition.name}: {place} is in use {who}; end that, or write destroy into status"
+    )

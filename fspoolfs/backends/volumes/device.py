@@ -1,0 +1,95 @@
+"""Volumes that are block devices of the host: a disk, a partition, a logical volume of somebody's.
+
+They are there or not: never made, enlarged or removed here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition
+
+
+class Devices:
+    """`VolumeProvider` for `<device path=>`."""
+
+    name: ClassVar[str] = "device"
+
+    def unusable(self) -> str:
+        return ""
+
+    def check(self, definition: PoolDefinition) -> None:
+        if definition.source.device is None:
+            raise InvalidError(
+                f"pool {definition.name}: a volume of provider 'device' is named by its path alone; write "
+                "<source><device path='/dev/disk/by-id/…'/></source>"
+            )
+
+    def identity(self, definition: PoolDefinition) -> str:
+        """By the device's number where it is there, since a device has many paths."""
+        place = self.place(definition)
+        try:
+            info = os.stat(place)
+        except OSError:
+            return f"volume:{place}"
+        if not stat.S_ISBLK(info.st_mode):
+            return f"volume:{place}"
+        return f"volume:device {os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
+
+    def place(self, definition: PoolDefinition) -> str:
+        return os.path.realpath(definition.source.device or "")
+
+    def size(self, definition: PoolDefinition) -> int | None:
+        try:
+            with self.open(definition) as device:
+                return device.size
+        except NotFoundError:
+            return None
+
+    def create(self, definition: PoolDefinition) -> bool:
+        with self.open(definition):
+            return False
+
+    @contextmanager
+    def open(self, definition: PoolDefinition) -> Iterator[Device]:
+        place, name = self.place(definition), definition.name
+        try:
+            # O_NONBLOCK: a fifo in its place must not hold the thread.
+            fd = os.open(place, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"pool {name}: there is no device {place}; attach the disk, or correct the path"
+            ) from None
+        except IsADirectoryError:
+            raise _not_a_device(name, place) from None
+        try:
+            if not stat.S_ISBLK(os.fstat(fd).st_mode):
+                raise _not_a_device(name, place)
+            yield Device(fd, place, place)
+        finally:
+            os.close(fd)
+
+    def release(self, definition: PoolDefinition) -> None:
+        """It stays what it is."""
+
+    def grow(self, definition: PoolDefinition, capacity: int) -> None:
+        size = self.size(definition)
+        if size is not None and size != capacity:
+            raise UnsupportedError(
+                f"pool {definition.name}: {self.place(definition)} has {size} bytes, and a device is not "
+                f"made larger or smaller here; leave <capacity> out, or write {size} when the device has "
+                "grown and its file system is to follow"
+            )
+
+    def remove(self, definition: PoolDefinition) -> None:
+        """It was not made here."""
+
+
+def _not_a_device(name: str, place: str) -> InvalidError:
+    return InvalidError(f"pool {name}: {place} is not a block device; name a disk, a partition or a volume")

@@ -1,0 +1,210 @@
+"""Volumes in files: sparse images below the storage directory, attached by loop devices.
+
+STORAGE/volumes/POOL/VOLUME.img, and beside it VOLUME.img.made, which holds the inode number of an
+image that was made here: an image that somebody has put there is used, and never removed. Nobody but
+the daemon's user can enter the directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.system import atomic, loop, syscalls
+
+log = logging.getLogger(__name__)
+
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Digits of an inode number, and a newline.
+_RECORD_LIMIT = 32
+#: Seconds that a loop device may take to end after the last user has closed it.
+_PATIENCE = 2.0
+_STEP = 0.005
+
+
+class Images:
+    """`VolumeProvider` for images below the directory `storage`."""
+
+    name: ClassVar[str] = "images"
+
+    def __init__(self, storage: Path) -> None:
+        self._volumes = storage / "volumes"
+
+    def unusable(self) -> str:
+        return loop.unusable()
+
+    def check(self, definition: PoolDefinition) -> None:
+        """Nothing that a document can name is impossible."""
+
+    def identity(self, definition: PoolDefinition) -> str:
+        return f"volume:{os.path.realpath(self._volumes)}/{definition.source.pool}/{definition.source.volume}"
+
+    def place(self, definition: PoolDefinition) -> str:
+        return str(self._image(definition))
+
+    def _image(self, definition: PoolDefinition) -> Path:
+        source = definition.source
+        assert source.pool is not None, "a document without a device names both"
+        # No name holds a slash, nor begins with a dot.
+        return self._volumes / source.pool / f"{source.volume}.img"
+
+    def size(self, definition: PoolDefinition) -> int | None:
+        try:
+            return self._image(definition).lstat().st_size
+        except FileNotFoundError:
+            return None
+
+    def create(self, definition: PoolDefinition) -> bool:
+        image = self._image(definition)
+        if os.path.lexists(image):
+            return False
+        if definition.capacity is None:
+            raise InvalidError(
+                f"pool {definition.name}: there is no image {image} yet, and nothing says how large it is to "
+                "be; give the pool a <capacity>"
+            )
+        for directory in (self._volumes, image.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = image.parent / f".{image.name}.new"
+        temporary.unlink(missing_ok=True)
+        fd = os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.ftruncate(fd, _whole_blocks(definition.capacity))
+            os.fsync(fd)
+            atomic.write_file(str(_record(image)), f"{os.fstat(fd).st_ino}\n".encode())
+            _rename(temporary, image)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        return True
+
+    @contextmanager
+    def open(self, definition: PoolDefinition) -> Iterator[Device]:
+        file = self._open_image(definition)
+        try:
+            device = loop.find(os.fstat(file))
+            if device is None:
+                device = loop.attach(file)
+        finally:
+            os.close(file)
+        try:
+            yield Device(device, os.readlink(f"/proc/self/fd/{device}"), self.place(definition))
+        finally:
+            os.close(device)
+
+    def _open_image(self, definition: PoolDefinition) -> int:
+        image = self._image(definition)
+        try:
+            fd = os.open(image, _OPEN)
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"pool {definition.name}: its image {image} does not exist; build the pool first, or put the "
+                "image back"
+            ) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InvalidError(
+                    f"pool {definition.name}: {image} is a symbolic link, which is not followed; put the "
+                    "image itself there"
+                ) from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidError(f"pool {definition.name}: {image} is not an image: it is no ordinary file")
+        return fd
+
+    def release(self, definition: PoolDefinition) -> None:
+        try:
+            info = self._image(definition).lstat()
+        except FileNotFoundError:  # what is attached ends by itself
+            return
+        deadline = time.monotonic() + _PATIENCE
+        while (device := loop.find(info)) is not None:
+            try:
+                loop.detach(device)
+            finally:
+                os.close(device)
+            if time.monotonic() >= deadline:
+                log.warning(
+                    "pool %s: a loop device of its image goes when the last user of it has ended",
+                    definition.name,
+                )
+                return
+            time.sleep(_STEP)
+
+    def grow(self, definition: PoolDefinition, capacity: int) -> None:
+        file = self._open_image(definition)
+        try:
+            size, wanted = os.fstat(file).st_size, _whole_blocks(capacity)
+            if size > wanted:
+                raise UnsupportedError(
+                    f"pool {definition.name}: its image has {size} bytes and cannot shrink to {wanted}: file "
+                    "systems on it are not made smaller; make another pool and move the items"
+                )
+            if size < wanted:
+                os.ftruncate(file, wanted)
+                os.fsync(file)
+            device = loop.find(os.fstat(file))
+        finally:
+            os.close(file)
+        if device is not None:
+            try:
+                loop.update_size(device)
+            finally:
+                os.close(device)
+
+    def remove(self, definition: PoolDefinition) -> None:
+        image = self._image(definition)
+        temporary = image.parent / f".{image.name}.new"
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        try:
+            made = _was_made(image)
+        except FileNotFoundError:
+            made = False
+        if made:
+            atomic.remove_file(str(image))
+        if made or not os.path.lexists(image):
+            with suppress(FileNotFoundError):
+                atomic.remove_file(str(_record(image)))
+            with suppress(OSError):  # others' volumes are in it
+                image.parent.rmdir()
+        else:
+            log.info("pool %s: %s was not made here and stays", definition.name, image)
+
+
+def _record(image: Path) -> Path:
+    return image.with_name(f"{image.name}.made")
+
+
+def _was_made(image: Path) -> bool:
+    """Whether the image is the very file that was made here."""
+    info = image.lstat()
+    record = atomic.read_file(str(_record(image)), _RECORD_LIMIT)
+    return stat.S_ISREG(info.st_mode) and record == f"{info.st_ino}\n".encode()
+
+
+def _whole_blocks(capacity: int) -> int:
+    return -(-capacity // loop.BLOCK) * loop.BLOCK
+
+
+def _rename(temporary: Path, image: Path) -> None:
+    """Give the image its name, durably, and never in the place of another."""
+    directory = os.open(image.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.rename_no_replace(temporary.name, image.name, source_fd=directory, target_fd=directory)
+        os.fsync(directory)
+    finally:
+        os.close(directory)
