@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from fspoolfs.backends.formats import Format
-from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import BusyError, StorageError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.system import mounting, mounts, superblocks
@@ -30,24 +30,28 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMED = 3
 
 
-def pools_mount(definition: PoolDefinition, place: str) -> mounts.Mount | None:
-    """The mount at `place` if it is of the pool's own file system."""
+def pools_mount(definition: PoolDefinition, provider: VolumeProvider, place: str) -> mounts.Mount | None:
+    """The mount at `place` if it is of the pool's own file system.
+
+    Where its device cannot be read any more, whether it is the pool's volume has to do: a pool whose
+    disk has failed can be let go.
+    """
     found = mounts.mount_at(place)
-    return found if found is not None and _uuid_of(found) == definition.uuid else None
-
-
-def _uuid_of(mount: mounts.Mount) -> UUID | None:
-    """The UUID on the device that a mount shows."""
-    if not mount.source.startswith("/"):
+    if found is None or not found.source.startswith("/"):
         return None
     try:
-        fd = os.open(mount.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        uuid = _uuid_on(found.source)
     except OSError:
-        return None
+        uuid = None
+    if uuid is None and provider.is_behind(definition, found.source):
+        return found
+    return found if uuid == definition.uuid else None
+
+
+def _uuid_on(path: str) -> UUID | None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = superblocks.read(fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
-    except OSError:
-        return None
     finally:
         os.close(fd)
     return found.uuid if found is not None else None
@@ -146,12 +150,12 @@ def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, er
     )
 
 
-def unmount(definition: PoolDefinition, place: str, *, force: bool) -> None:
+def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *, force: bool) -> None:
     """Unmount the pool's file system, as often as it is mounted at `place`; none is no error.
 
     Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same.
     """
-    while pools_mount(definition, place) is not None:
+    while pools_mount(definition, provider, place) is not None:
         try:
             if force:
                 mounts.unmount_lazily(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -438,6 +439,25 @@ def test_an_image_that_is_not_what_it_was_is_refused(daemon: Daemon, fault: str)
     assert words in last_error(pool)
     assert loops_of(daemon) == []
     assert not is_mounted(root_of(pool))
+
+
+@pytest.mark.parametrize("fault", ["vanished", "emptied"])
+@pytest.mark.parametrize("verb", ["stop", "destroy"])
+def test_a_pool_whose_image_is_gone_can_be_let_go(daemon: Daemon, fault: str, verb: str) -> None:
+    pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    root = root_of(pool)
+    if fault == "vanished":
+        image.unlink()
+    else:
+        os.truncate(image, 0)
+        # Writing back fails, which the kernel and the daemon may say.
+        daemon.expect_log("tank")
+    with contextlib.suppress(OSError):
+        request(pool / "status", verb)
+    eventually(lambda: not is_mounted(root), what="it is not mounted any more")
+    eventually(lambda: loops_of(daemon) == [], what="the device is gone")
+    eventually(lambda: value(pool / "status") in ("inactive", "failed"), what="it has come to an end")
 
 
 def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(daemon: Daemon) -> None:
