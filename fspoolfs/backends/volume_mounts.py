@@ -25,6 +25,8 @@ from fspoolfs.system.paths import HostRoot
 
 #: What a kernel answers to an option that it does not know, or a file system that was not made for it.
 _REFUSED_OPTION = frozenset((errno.EINVAL, errno.ESRCH, errno.EOPNOTSUPP, errno.ENOSYS))
+#: What a file system answers that finds itself damaged; EUCLEAN is its usual word for that.
+_DAMAGED = frozenset((errno.EUCLEAN, errno.EBADMSG, errno.EIO, errno.EINVAL))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: How many processes a refusal names.
 _NAMED = 3
@@ -139,6 +141,8 @@ def _mount_detached(definition: PoolDefinition, format: Format, device: Device) 
 
 def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, error: OSError) -> StorageError:
     told = getattr(error, "told", "") or "the kernel's log (dmesg) may tell more"
+    if error.errno in _DAMAGED and (found := format.diagnosis(device.path)):
+        told = f"{told}; the check says: {found}"
     advice = (
         f"; look at it with `{format.check} {device.origin}`" if error.errno not in (errno.ENODEV,) else ""
     )

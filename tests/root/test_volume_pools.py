@@ -460,19 +460,26 @@ def test_a_pool_whose_image_is_gone_can_be_let_go(daemon: Daemon, fault: str, ve
     eventually(lambda: value(pool / "status") in ("inactive", "failed"), what="it has come to an end")
 
 
-def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(daemon: Daemon) -> None:
-    pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+@pytest.mark.parametrize(
+    ("format", "offset", "check"),
+    # The descriptors of ext4's groups, the roots of xfs' first trees, the pointers to btrfs' roots.
+    [("ext4", 4096, "e2fsck -f"), ("xfs", 2 * 4096, "xfs_repair"), ("btrfs", 65536 + 0x50, "btrfs check")],
+)
+def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(
+    daemon: Daemon, format: str, offset: int, check: str
+) -> None:
+    pool, image = define(daemon, "tank", format), image_of(daemon, "tank")
     request(pool / "status", "start build")
     request(pool / "status", "stop")
     with image.open("r+b") as file:
-        # The descriptors of its groups, behind the block of the superblock.
-        file.seek(4096)
-        file.write(b"\xff" * 4096)
+        file.seek(offset)
+        file.write(b"\xff" * (16 if format == "btrfs" else 8 * 4096))
     for verb in ("start", "start build"):
-        with pytest.raises(OSError, match=r"needs cleaning|Invalid argument"):
+        with refused(errno.EUCLEAN, errno.EINVAL, errno.EIO):
             request(pool / "status", verb)
         assert "cannot be mounted" in last_error(pool)
-        assert f"e2fsck -f {image}" in last_error(pool)
+        assert f"{check} {image}" in last_error(pool)
+        assert "the check says: " in last_error(pool)
         assert value(pool / "status") == "failed"
     assert "cannot be mounted" in (pool / "info").read_text()
     assert loops_of(daemon) == []
