@@ -20,6 +20,9 @@ from fspoolfs.system.paths import HostRoot
 #: Seconds that making, enlarging and checking may take: a disk may have to be read or discarded whole.
 _MAKE_TIMEOUT = 4 * 3600.0
 _GROW_TIMEOUT = 3600.0
+#: mkfs.btrfs refuses a UUID that another device has, and libblkid believes for two seconds what it has
+#: seen on a loop device that shows something else by now.
+_NO_CACHE = {"BLKID_FILE": "/dev/null"}
 #: Seconds for looking at what cannot be mounted: nobody waits for a whole disk to be read.
 _LOOK_TIMEOUT = 30.0
 #: What a line has that says what is wrong.
@@ -101,7 +104,7 @@ class Format:
         options = [*self.make, *variant, self.label, self.cut_label(name), self.uuid.format(uuid)]
         # The UUID's option is one word or two.
         argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device]
-        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress)
+        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress, variables=_NO_CACHE)
 
 
 def _grow_ext4(device: str, place: str, root: int) -> None:
