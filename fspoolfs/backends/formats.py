@@ -6,11 +6,13 @@ says whose it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+from fspoolfs.errors import FspoolError
 from fspoolfs.progress import Progress
 from fspoolfs.system import btrfs_setup, command, syscalls
 from fspoolfs.system.paths import HostRoot
@@ -18,6 +20,13 @@ from fspoolfs.system.paths import HostRoot
 #: Seconds that making, enlarging and checking may take: a disk may have to be read or discarded whole.
 _MAKE_TIMEOUT = 4 * 3600.0
 _GROW_TIMEOUT = 3600.0
+#: mkfs.btrfs refuses a UUID that another device has, and libblkid believes for two seconds what it has
+#: seen on a loop device that shows something else by now.
+_NO_CACHE = {"BLKID_FILE": "/dev/null"}
+#: Seconds for looking at what cannot be mounted: nobody waits for a whole disk to be read.
+_LOOK_TIMEOUT = 30.0
+#: What a line has that says what is wrong.
+_TELLING = re.compile("error|corrupt|bad|invalid|inconsisten|mismatch|damaged", re.IGNORECASE)
 
 #: What e2fsck wants to have, and makes when it needs it; items' names are all the pool's own.
 LOST_AND_FOUND = "lost+found"
@@ -55,8 +64,9 @@ class Format:
     variants: tuple[tuple[str, ...], ...] = ((),)
     #: Mount options, tried in this order while the kernel refuses them.
     options: tuple[str, ...] = ("",)
-    #: What a person runs when it cannot be mounted.
+    #: What a person runs when it cannot be mounted, and the same without mending anything.
     check: str
+    look: tuple[str, ...]
 
     def missing(self) -> str:
         """What has to be installed before it can be used here; empty where all is there."""
@@ -73,6 +83,16 @@ class Format:
             f"the kernel wants CAP_SYS_RESOURCE for enlarging a mounted {self.name}, which the daemon lacks"
         )
 
+    def diagnosis(self, device: str) -> str:
+        """What the format's check says of a damaged file system, in one line; empty where it says nothing."""
+        try:
+            said = command.run([*self.look, device], timeout=_LOOK_TIMEOUT, allowed=range(1, 256))
+        except FspoolError:
+            return ""
+        lines = (said.stderr + b"\n" + said.stdout).decode("utf-8", "replace").splitlines()
+        telling = [line.strip().removeprefix("ERROR: ") for line in lines if _TELLING.search(line)]
+        return telling[0] if telling else ""
+
     def cut_label(self, name: str) -> str:
         """As much of a pool's name as fits."""
         return name.encode()[: self.label_size].decode("utf-8", "ignore")
@@ -84,7 +104,7 @@ class Format:
         options = [*self.make, *variant, self.label, self.cut_label(name), self.uuid.format(uuid)]
         # The UUID's option is one word or two.
         argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device]
-        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress)
+        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress, variables=_NO_CACHE)
 
 
 def _grow_ext4(device: str, place: str, root: int) -> None:
@@ -133,6 +153,7 @@ FORMATS = {
             finish=lambda root: None,
             tidy=_remove_lost_and_found,
             check="e2fsck -f",
+            look=("e2fsck", "-f", "-n"),
         ),
         Format(
             name="xfs",
@@ -147,6 +168,7 @@ FORMATS = {
             grow=_grow_xfs,
             finish=lambda root: None,
             check="xfs_repair",
+            look=("xfs_repair", "-n"),
         ),
         Format(
             name="btrfs",
@@ -160,6 +182,7 @@ FORMATS = {
             grow=_grow_btrfs,
             finish=btrfs_setup.enable_quotas,
             check="btrfs check",
+            look=("btrfs", "check", "--readonly"),
         ),
     )
 }

@@ -154,7 +154,8 @@ class VolumeSource:
         return provider, self._format(definition)
 
     def _mounted(self, definition: PoolDefinition) -> mounts.Mount | None:
-        return volume_mounts.pools_mount(definition, places.place_of(definition))
+        provider = self._provider(definition)
+        return volume_mounts.pools_mount(definition, provider, places.place_of(definition))
 
     # -- attach and detach ------------------------------------------------------------------------
 
@@ -242,8 +243,9 @@ class VolumeSource:
     def detach(self, definition: PoolDefinition, *, force: bool) -> None:
         if os.geteuid() != 0:
             return  # nothing can have been attached
-        volume_mounts.unmount(definition, places.place_of(definition), force=force)
-        self._provider(definition).release(definition)
+        provider = self._provider(definition)
+        volume_mounts.unmount(definition, provider, places.place_of(definition), force=force)
+        provider.release(definition)
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
         place = places.place_of(definition)

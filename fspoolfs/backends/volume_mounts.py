@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from fspoolfs.backends.formats import Format
-from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import BusyError, StorageError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.system import mounting, mounts, superblocks
@@ -25,29 +25,35 @@ from fspoolfs.system.paths import HostRoot
 
 #: What a kernel answers to an option that it does not know, or a file system that was not made for it.
 _REFUSED_OPTION = frozenset((errno.EINVAL, errno.ESRCH, errno.EOPNOTSUPP, errno.ENOSYS))
+#: What a file system answers that finds itself damaged; EUCLEAN is its usual word for that.
+_DAMAGED = frozenset((errno.EUCLEAN, errno.EBADMSG, errno.EIO, errno.EINVAL))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: How many processes a refusal names.
 _NAMED = 3
 
 
-def pools_mount(definition: PoolDefinition, place: str) -> mounts.Mount | None:
-    """The mount at `place` if it is of the pool's own file system."""
+def pools_mount(definition: PoolDefinition, provider: VolumeProvider, place: str) -> mounts.Mount | None:
+    """The mount at `place` if it is of the pool's own file system.
+
+    Where its device cannot be read any more, whether it is the pool's volume has to do: a pool whose
+    disk has failed can be let go.
+    """
     found = mounts.mount_at(place)
-    return found if found is not None and _uuid_of(found) == definition.uuid else None
-
-
-def _uuid_of(mount: mounts.Mount) -> UUID | None:
-    """The UUID on the device that a mount shows."""
-    if not mount.source.startswith("/"):
+    if found is None or not found.source.startswith("/"):
         return None
     try:
-        fd = os.open(mount.source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        uuid = _uuid_on(found.source)
     except OSError:
-        return None
+        uuid = None
+    if uuid is None and provider.is_behind(definition, found.source):
+        return found
+    return found if uuid == definition.uuid else None
+
+
+def _uuid_on(path: str) -> UUID | None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = superblocks.read(fd) if stat.S_ISBLK(os.fstat(fd).st_mode) else None
-    except OSError:
-        return None
     finally:
         os.close(fd)
     return found.uuid if found is not None else None
@@ -135,6 +141,8 @@ def _mount_detached(definition: PoolDefinition, format: Format, device: Device) 
 
 def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, error: OSError) -> StorageError:
     told = getattr(error, "told", "") or "the kernel's log (dmesg) may tell more"
+    if error.errno in _DAMAGED and (found := format.diagnosis(device.path)):
+        told = f"{told}; the check says: {found}"
     advice = (
         f"; look at it with `{format.check} {device.origin}`" if error.errno not in (errno.ENODEV,) else ""
     )
@@ -146,12 +154,12 @@ def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, er
     )
 
 
-def unmount(definition: PoolDefinition, place: str, *, force: bool) -> None:
+def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *, force: bool) -> None:
     """Unmount the pool's file system, as often as it is mounted at `place`; none is no error.
 
     Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same.
     """
-    while pools_mount(definition, place) is not None:
+    while pools_mount(definition, provider, place) is not None:
         try:
             if force:
                 mounts.unmount_lazily(place)

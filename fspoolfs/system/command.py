@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fspoolfs.errors import InvalidError, StorageError, TimeLimitError, UnsupportedError
@@ -58,8 +58,11 @@ def run(
     input: bytes | None = None,
     allowed: Collection[int] = (),
     progress: Progress | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Output:
     """Run a program to its end, at most `timeout` seconds; `input` is its standard input.
+
+    Its environment is bare but for `variables`.
 
     Blocks. What a program leaves running in the background does not keep the call waiting. Raises
     `UnsupportedError` when it is not installed, `TimeLimitError` after killing its process group,
@@ -77,7 +80,8 @@ def run(
         # keep their end from being seen.
         stdin, stdout, stderr = (_memory_file(stack, name) for name in ("stdin", "stdout", "stderr"))
         _put(stdin, input or b"")
-        process = _start([path, *argv[1:]], program, stdin, stdout, stderr)
+        environment = _ENVIRONMENT | dict(variables or {})
+        process = _start([path, *argv[1:]], program, (stdin, stdout, stderr), environment)
         _wait(process, program, timeout, progress)
         if process.returncode != 0 and process.returncode not in allowed:
             raise StorageError(f"{program}: {_reason(process.returncode, _content(stderr))}")
@@ -106,14 +110,17 @@ def _content(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def _start(argv: list[str], program: str, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+def _start(
+    argv: list[str], program: str, streams: tuple[int, int, int], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    stdin, stdout, stderr = streams
     try:
         return subprocess.Popen(
             argv,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env=_ENVIRONMENT,
+            env=environment,
             cwd="/",
             umask=_UMASK,
             start_new_session=True,

@@ -124,6 +124,15 @@ def _attached() -> Iterator[str]:
         yield f"/dev/{attribute.parent.parent.name}"
 
 
+def file_behind(path: str) -> str | None:
+    """The path of the file that the device at `path` shows, also of one that was removed since."""
+    try:
+        text = Path(f"/sys/block/{os.path.basename(path)}/loop/backing_file").read_text()
+    except OSError:
+        return None
+    return text.removesuffix("\n").removesuffix(" (deleted)")
+
+
 def backing(device: int) -> tuple[int, int] | None:
     """st_dev and st_ino of the file behind an open device; `None` when it has none."""
     buffer = bytearray(_INFO.size)

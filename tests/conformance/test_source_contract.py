@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 
 import pytest
 
 from conformance.cases import SourceCase
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import BuildMode, Unmounting
-from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError, NotFoundError
+from fspoolfs.backends.source import BuildMode, Growable, Recognising, Unmounting
+from fspoolfs.errors import (
+    BusyError,
+    FspoolError,
+    InvalidError,
+    NotEmptyError,
+    NotFoundError,
+    UnsupportedError,
+)
 from fspoolfs.model.definitions import PoolType
 from fspoolfs.progress import Progress
+
+#: Bytes by which a root grows.
+GROWTH = 192 << 20
 
 #: fspoolfs' own directories in a root.
 LAYOUT = [".fspool", ".fspool/items", ".fspool/trash", ".fspool/staging", ".fspool/purge"]
@@ -140,6 +151,56 @@ def test_root_is_not_mistaken_for_one_that_took_its_place(built: SourceCase) -> 
     with pytest.raises(FspoolError, match="no longer"):
         built.source.verify(built.definition, root)
     built.source.verify(built.definition, attach(built))
+
+
+# What some sources can beside.
+
+
+def test_root_that_can_grow_keeps_what_it_holds_and_never_shrinks(built: SourceCase) -> None:
+    source, definition = built.source, built.definition
+    if not isinstance(source, Growable):
+        return
+    root = attach(built)
+    put(root, "file")
+    size, before = source.size(definition), root.space().capacity
+    assert size is not None
+    try:
+        for _ in range(2):
+            source.resize(definition, root, size + GROWTH, Progress())
+    except UnsupportedError:
+        assert (source.size(definition), root.space().capacity) == (size, before)
+    else:
+        assert source.size(definition) == size + GROWTH
+        assert root.space().capacity > before
+    with pytest.raises(UnsupportedError):
+        source.resize(definition, root, size - GROWTH, Progress())
+    assert root.names("") == ["file"]
+
+
+def test_storage_that_tells_whose_it_is_does_so_from_the_build_on(case: SourceCase) -> None:
+    source, definition = case.source, case.definition
+    if not isinstance(source, Recognising):
+        return
+    assert source.carried(definition) is None
+    build(case)
+    assert source.carried(definition) == definition.uuid
+    assert source.carried(replace(definition, name="other")) is None
+
+
+def test_nobody_but_its_users_holds_a_root(built: SourceCase) -> None:
+    source, definition = built.source, built.definition
+    if not isinstance(source, Unmounting):
+        return
+    root = attach(built)
+    assert list(source.holders(definition)) == []
+    with subprocess.Popen(["sleep", "60"], cwd=root.path) as process:
+        assert [use.pid for use in source.holders(definition)] == [process.pid]
+        root.close()
+        with pytest.raises(BusyError, match=f"process {process.pid}"):
+            source.detach(definition, force=False)
+        source.detach(definition, force=True)
+        process.kill()
+    assert list(source.holders(definition)) == []
 
 
 # Deleting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -440,19 +441,45 @@ def test_an_image_that_is_not_what_it_was_is_refused(daemon: Daemon, fault: str)
     assert not is_mounted(root_of(pool))
 
 
-def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(daemon: Daemon) -> None:
+@pytest.mark.parametrize("fault", ["vanished", "emptied"])
+@pytest.mark.parametrize("verb", ["stop", "destroy"])
+def test_a_pool_whose_image_is_gone_can_be_let_go(daemon: Daemon, fault: str, verb: str) -> None:
     pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    root = root_of(pool)
+    if fault == "vanished":
+        image.unlink()
+    else:
+        os.truncate(image, 0)
+        # Writing back fails, which the kernel and the daemon may say.
+        daemon.expect_log("tank")
+    with contextlib.suppress(OSError):
+        request(pool / "status", verb)
+    eventually(lambda: not is_mounted(root), what="it is not mounted any more")
+    eventually(lambda: loops_of(daemon) == [], what="the device is gone")
+    eventually(lambda: value(pool / "status") in ("inactive", "failed"), what="it has come to an end")
+
+
+@pytest.mark.parametrize(
+    ("format", "offset", "check"),
+    # The descriptors of ext4's groups, the roots of xfs' first trees, the pointers to btrfs' roots.
+    [("ext4", 4096, "e2fsck -f"), ("xfs", 2 * 4096, "xfs_repair"), ("btrfs", 65536 + 0x50, "btrfs check")],
+)
+def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(
+    daemon: Daemon, format: str, offset: int, check: str
+) -> None:
+    pool, image = define(daemon, "tank", format), image_of(daemon, "tank")
     request(pool / "status", "start build")
     request(pool / "status", "stop")
     with image.open("r+b") as file:
-        # The descriptors of its groups, behind the block of the superblock.
-        file.seek(4096)
-        file.write(b"\xff" * 4096)
+        file.seek(offset)
+        file.write(b"\xff" * (16 if format == "btrfs" else 8 * 4096))
     for verb in ("start", "start build"):
-        with pytest.raises(OSError, match=r"needs cleaning|Invalid argument"):
+        with refused(errno.EUCLEAN, errno.EINVAL, errno.EIO):
             request(pool / "status", verb)
         assert "cannot be mounted" in last_error(pool)
-        assert f"e2fsck -f {image}" in last_error(pool)
+        assert f"{check} {image}" in last_error(pool)
+        assert "the check says: " in last_error(pool)
         assert value(pool / "status") == "failed"
     assert "cannot be mounted" in (pool / "info").read_text()
     assert loops_of(daemon) == []

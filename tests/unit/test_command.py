@@ -36,6 +36,11 @@ def test_the_environment_is_bare(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_the_environment_can_have_more() -> None:
+    found = command.run(["sh", "-c", "echo $MORE $LC_ALL"], timeout=30, variables={"MORE": "one"})
+    assert found.stdout == b"one C.UTF-8\n"
+
+
 def test_programs_start_at_the_root_with_an_ordinary_umask() -> None:
     old = os.umask(0)
     try:

@@ -75,6 +75,9 @@ class Devices:
         finally:
             os.close(fd)
 
+    def is_behind(self, definition: PoolDefinition, path: str) -> bool:
+        return path == self.place(definition)
+
     def release(self, definition: PoolDefinition) -> None:
         """It stays what it is."""
 

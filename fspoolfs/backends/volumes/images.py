@@ -125,6 +125,9 @@ class Images:
             raise InvalidError(f"pool {definition.name}: {image} is not an image: it is no ordinary file")
         return fd
 
+    def is_behind(self, definition: PoolDefinition, path: str) -> bool:
+        return loop.file_behind(path) == os.path.realpath(self._image(definition))
+
     def release(self, definition: PoolDefinition) -> None:
         try:
             info = self._image(definition).lstat()

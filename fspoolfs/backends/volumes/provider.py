@@ -68,6 +68,9 @@ class VolumeProvider(Protocol):
         What is attached is found again. Raises `NotFoundError` when there is no such volume.
         """
 
+    def is_behind(self, definition: PoolDefinition, path: str) -> bool:
+        """Whether the device at `path` shows this volume, as far as can be told without reading it."""
+
     def release(self, definition: PoolDefinition) -> None:
         """Leave nothing attached when nobody uses the volume any more. May be repeated."""
 
