@@ -1,0 +1,251 @@
+"""Volumes that pools leave alone, and faults of those that they have: what is refused, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from mount.control import last_error, refused, request, value
+from root.volume_pools import (
+    FORMATS,
+    MARKS,
+    SIZE,
+    define,
+    image_of,
+    loops_of,
+    options_at,
+    root_of,
+)
+from support.daemon import Daemon, MakeDaemon
+from support.machine import is_mounted
+from support.needs import needs_program
+from support.shell import run
+from support.wait import eventually
+
+pytestmark = MARKS
+
+
+# Volumes that are not to be touched.
+
+
+def test_what_a_device_holds_is_erased_only_when_asked(daemon: Daemon, disk: str) -> None:
+    run("mkfs.xfs", "-q", "-L", "precious", disk)
+    pool = define(daemon, "tank", "ext4", size=None, source=f"<device path='{disk}'/>")
+    for verb in ("build", "start build"):
+        with refused(errno.EEXIST):
+            request(pool / "status", verb)
+        assert "holds an xfs file system, label 'precious'" in last_error(pool)
+        assert "build overwrite" in last_error(pool)
+    with refused(errno.EEXIST):
+        request(pool / "status", "start")
+    with refused(errno.EEXIST):
+        request(pool / "status", "delete")
+    assert run("blkid", "-p", "-s", "TYPE", "-o", "value", disk).stdout.strip() == "xfs"
+    request(pool / "status", "build overwrite")
+    request(pool / "status", "start")
+    assert options_at(root_of(pool))
+    request(pool / "status", "stop")
+    request(pool / "status", "delete")
+    assert run("blkid", "-p", disk, check=False).returncode == 2, "a device is left as empty as it was"
+
+
+def test_a_partition_table_counts_as_content(daemon: Daemon, disk: str) -> None:
+    # One partition of Linux, from sector 2048 on, in a table of the old kind.
+    entry = bytes((0, 0, 2, 0, 0x83, 0, 0, 0)) + (2048).to_bytes(4, "little") + (65536).to_bytes(4, "little")
+    with open(disk, "r+b") as file:
+        file.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+    pool = define(daemon, "tank", "ext4", size=None, source=f"<device path='{disk}'/>")
+    with refused(errno.EEXIST):
+        request(pool / "status", "build")
+    assert "a partition table (dos)" in last_error(pool)
+
+
+@needs_program("mkswap")
+def test_a_signature_that_is_no_file_system_counts_as_content(daemon: Daemon, disk: str) -> None:
+    run("mkswap", "-L", "pages", disk)
+    pool = define(daemon, "tank", "ext4", size=None, source=f"<device path='{disk}'/>")
+    with refused(errno.EEXIST):
+        request(pool / "status", "build")
+    assert "a swap signature, label 'pages'" in last_error(pool)
+
+
+def test_a_device_that_is_mounted_elsewhere_is_left_alone(
+    daemon: Daemon, disk: str, run_directory: Path
+) -> None:
+    run("mkfs.ext4", "-q", disk)
+    place = run_directory / "elsewhere"
+    place.mkdir()
+    pool = define(daemon, "tank", "ext4", size=None, source=f"<device path='{disk}'/>")
+    run("mount", disk, place)
+    try:
+        for verb in ("build", "build overwrite"):
+            with refused(errno.EBUSY):
+                request(pool / "status", verb)
+            assert f"is mounted at {place}" in last_error(pool)
+    finally:
+        run("umount", place)
+        place.rmdir()
+
+
+def test_an_image_that_somebody_has_put_there_is_used_and_kept(daemon: Daemon) -> None:
+    image = image_of(daemon, "tank")
+    image.parent.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    pool = define(daemon, "tank", "ext4", size=None)
+    request(pool / "status", "start build")
+    request(pool / "status", "stop")
+    request(pool / "status", "delete")
+    assert image.stat().st_size == SIZE
+    assert os.listdir(image.parent) == ["tank.img"]
+
+
+def test_overwriting_begins_with_an_empty_pool(daemon: Daemon) -> None:
+    for format in FORMATS:
+        pool = define(daemon, format, format)
+        request(pool / "status", "start build")
+        (pool / "items" / "web").mkdir()
+        with refused(errno.EBUSY):
+            request(pool / "status", "build overwrite")
+        request(pool / "status", "stop")
+        request(pool / "status", "build overwrite")
+        request(pool / "status", "start")
+        assert os.listdir(pool / "items") == []
+        request(pool / "status", "stop")
+
+
+# Faults.
+
+
+def test_a_build_without_a_capacity_is_refused(daemon: Daemon) -> None:
+    pool = define(daemon, "tank", "ext4", size=None)
+    with refused(errno.EINVAL):
+        request(pool / "status", "build")
+    assert "<capacity>" in last_error(pool)
+
+
+@pytest.mark.parametrize("fault", ["vanished", "truncated", "link", "another file system"])
+def test_an_image_that_is_not_what_it_was_is_refused(daemon: Daemon, fault: str) -> None:
+    pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    request(pool / "status", "stop")
+    aside = image.with_name("aside")
+    if fault == "truncated":
+        os.truncate(image, SIZE // 2)
+    else:
+        image.rename(aside)
+    if fault == "link":
+        image.symlink_to(aside)
+    elif fault == "another file system":
+        with image.open("wb") as file:
+            file.truncate(SIZE)
+        run("mkfs.ext4", "-q", "-F", image)
+    number, words = {
+        "vanished": (errno.ENOENT, "does not exist"),
+        "truncated": (errno.EIO, "was cut off"),
+        "link": (errno.EINVAL, "is a symbolic link"),
+        "another file system": (errno.EEXIST, "not the pool's ext4 file system"),
+    }[fault]
+    with refused(number):
+        request(pool / "status", "start")
+    assert words in last_error(pool)
+    assert loops_of(daemon) == []
+    assert not is_mounted(root_of(pool))
+
+
+@pytest.mark.parametrize("fault", ["vanished", "emptied"])
+@pytest.mark.parametrize("verb", ["stop", "destroy"])
+def test_a_pool_whose_image_is_gone_can_be_let_go(daemon: Daemon, fault: str, verb: str) -> None:
+    pool, image = define(daemon, "tank", "ext4"), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    root = root_of(pool)
+    if fault == "vanished":
+        image.unlink()
+    else:
+        os.truncate(image, 0)
+        # Writing back fails, which the kernel and the daemon may say.
+        daemon.expect_log("tank")
+    with contextlib.suppress(OSError):
+        request(pool / "status", verb)
+    eventually(lambda: not is_mounted(root), what="it is not mounted any more")
+    eventually(lambda: loops_of(daemon) == [], what="the device is gone")
+    eventually(lambda: value(pool / "status") in ("inactive", "failed"), what="it has come to an end")
+
+
+@pytest.mark.parametrize(
+    ("format", "offset", "check"),
+    # The descriptors of ext4's groups, the roots of xfs' first trees, the pointers to btrfs' roots.
+    [("ext4", 4096, "e2fsck -f"), ("xfs", 2 * 4096, "xfs_repair"), ("btrfs", 65536 + 0x50, "btrfs check")],
+)
+def test_a_damaged_file_system_lets_its_pool_fail_with_what_helps(
+    daemon: Daemon, format: str, offset: int, check: str
+) -> None:
+    pool, image = define(daemon, "tank", format), image_of(daemon, "tank")
+    request(pool / "status", "start build")
+    request(pool / "status", "stop")
+    with image.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * (16 if format == "btrfs" else 8 * 4096))
+    for verb in ("start", "start build"):
+        with refused(errno.EUCLEAN, errno.EINVAL, errno.EIO):
+            request(pool / "status", verb)
+        assert "cannot be mounted" in last_error(pool)
+        assert f"{check} {image}" in last_error(pool)
+        assert "the check says: " in last_error(pool)
+        assert value(pool / "status") == "failed"
+    assert "cannot be mounted" in (pool / "info").read_text()
+    assert loops_of(daemon) == []
+
+
+def test_a_full_disk_leaves_nothing_half_made(make_daemon: MakeDaemon) -> None:
+    def small(daemon: Daemon) -> None:
+        run("mount", "-t", "tmpfs", "-o", "size=4M", "fspoolfs-test", daemon.storage)
+
+    daemon = make_daemon(prepare=small)
+    pool = define(daemon, "tank", "xfs")
+    with refused(errno.ENOSPC):
+        request(pool / "status", "build")
+    assert "has no room" in last_error(pool)
+    assert not image_of(daemon, "tank").exists()
+    assert loops_of(daemon) == []
+
+
+def test_a_target_that_holds_files_is_not_covered(daemon: Daemon) -> None:
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "build")
+    (root_of(pool) / "file").touch()
+    with refused(errno.ENOTEMPTY):
+        request(pool / "status", "start")
+    assert "would hide" in last_error(pool)
+    assert (root_of(pool) / "file").exists()
+
+
+def test_formatting_that_was_interrupted_is_done_again(daemon: Daemon) -> None:
+    """As a crash in the midst of mkfs leaves it: the pool's UUID is there, and the marker stands."""
+    pool = define(daemon, "tank", "btrfs")
+    request(pool / "status", "build")
+    marker = daemon.storage / "volumes" / ".formatting" / value(pool / "uuid")
+    assert not marker.exists()
+    marker.touch()
+    with refused(errno.ENOENT):
+        request(pool / "status", "start")
+    assert "was interrupted" in last_error(pool)
+    request(pool / "status", "start build")
+    assert not marker.exists()
+    request(pool / "status", "stop")
+
+
+def test_what_has_no_backend_says_so(daemon: Daemon) -> None:
+    features = (daemon.mount / "features").read_text()
+    assert "provider images: yes" in features
+    assert "format xfs: yes" in features
+    assert "provider lvm: no (no backend in this version)" in features
+    pool = define(daemon, "tank", "zfs")
+    for verb in ("build", "start"):
+        with refused(errno.EOPNOTSUPP):
+            request(pool / "status", verb)
+    assert "'zfs'" in last_error(pool)
