@@ -40,6 +40,7 @@ from root.subvolumes import (
     sized,
     write,
 )
+from support.needs import skip_unless_runnable
 from support.shell import User, run
 from support.volumes import Volumes
 
@@ -327,6 +328,7 @@ def test_features_tell_what_to_know_of_the_counters(
 
 
 def test_daemon_of_a_user_gets_the_generic_file_system(simple: BtrfsFileSystem) -> None:
+    skip_unless_runnable(ALICE)
     look = (
         "import pathlib, sys\n"
         "from fspoolfs.backends.registry import default_registry\n"

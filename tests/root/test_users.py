@@ -13,7 +13,7 @@ import pytest
 
 from mount.control import ControlTree, request
 from support.daemon import PROJECT, Daemon, MakeDaemon, daemons
-from support.needs import needs_fuse, needs_program, needs_root
+from support.needs import needs_fuse, needs_program, needs_root, skip_unless_runnable
 from support.shell import User, as_user, run, sh
 from support.wait import eventually
 
@@ -232,8 +232,7 @@ def fuse_for_all(run_directory: Path) -> Iterator[None]:
 @pytest.fixture
 def own_daemon(fuse_for_all: None, make_daemon: MakeDaemon) -> Daemon:
     """Of user 1000, who alone can look into its tree."""
-    if run("test", "-x", sys.executable, user=as_user(1000), check=False).returncode:
-        pytest.skip(f"other users do not get at {sys.executable}")
+    skip_unless_runnable(as_user(1000))
     return make_daemon(user=as_user(1000))
 
 
