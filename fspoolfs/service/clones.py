@@ -10,7 +10,7 @@ from uuid import UUID
 import trio
 
 from fspoolfs.backends import layout
-from fspoolfs.backends.filesystem import Cloner, Measurer, Snapshotter
+from fspoolfs.backends.filesystem import Cloner, Measurer
 from fspoolfs.errors import AccessError, FspoolError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, PoolDefaults
 from fspoolfs.model.states import ItemVerb, enter_item
@@ -21,6 +21,7 @@ from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import Attached, Item, Measured, Pool
+from fspoolfs.service.rollback import sync_copy
 from fspoolfs.service.snapshots import made_snapshot
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,7 @@ class Clones(ItemWork):
             origin = layout.snapshot(source.uuid, snapshot.entry) if snapshot else source.definition.location
             cloner.clone(origin, staging, definition, progress)
             # What was copied is made durable before the definition says that it is there.
-            if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):
-                filesystem.root.sync()
+            sync_copy(filesystem)
 
         def done(error: Exception | None) -> None:
             lease.release()

@@ -56,8 +56,7 @@ class RollbackItem(ItemChange):
         cloner: Cloner = filesystem
         progress.begin("rolling back")
         cloner.clone(snapshot, self._staging, self._definition, progress)
-        if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):
-            self.root.sync()
+        sync_copy(filesystem)
 
     def discard(self) -> None:
         """Put what was prepared among what is purged."""
@@ -117,6 +116,12 @@ class RollbackItem(ItemChange):
                 self.root.rename(self._location, self._staging)
             self.root.rename(self._kept, self._location)
         return self._intent(self._old, kept="")
+
+
+def sync_copy(filesystem: FileSystem) -> None:
+    """Make durable what `Cloner.clone` has just made; a file system that clones at once has done so."""
+    if not (isinstance(filesystem, Snapshotter) and filesystem.instant_snapshots):
+        filesystem.root.sync()
 
 
 def make_room(root: RootDirectory, snapshot: str) -> None:

@@ -119,8 +119,7 @@ class Snapshots(ItemWork):
             return
         lease = await self.lock(pool, attached, item)
         try:
-            snapshot = find_snapshot(item, name)
-            _check_made(item, snapshot)
+            snapshot = made_snapshot(item, name)
             _check_free(item, new_name)
         except BaseException:
             lease.release()
@@ -203,8 +202,7 @@ class Snapshots(ItemWork):
         lease = await self.lock(pool, attached, item)
         before = item.state
         try:
-            snapshot = find_snapshot(item, name)
-            _check_made(item, snapshot)
+            snapshot = made_snapshot(item, name)
             self.check_unread(item, "rollback")
             working = enter_item(item.name, before, ItemVerb.ROLLBACK)
             job = Job("rollback", f"item {item.name} to {name}")
