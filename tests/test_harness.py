@@ -105,7 +105,7 @@ def test_it():
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([f"*process {pid}: sleep 600*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert has_ended(pid, timeout=5)
+    assert has_ended(pid, timeout=30)
 
 
 @pytest.mark.parametrize("place", ["os.environ['TMPDIR']", "run_directory"])
@@ -283,9 +283,9 @@ def test_a_failed_program_tells_what_it_said() -> None:
 
 def test_a_program_that_does_not_end_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    with pytest.raises(CommandError, match=r"did not end within 0\.5 s"):
-        sh('echo $$ > "$1"; exec sleep 600', pid_file, timeout=0.5)
-    assert has_ended(int(pid_file.read_text()), timeout=5)
+    with pytest.raises(CommandError, match=r"did not end within 2 s"):
+        sh('echo $$ > "$1"; exec sleep 600', pid_file, timeout=2)
+    assert has_ended(int(pid_file.read_text()), timeout=30)
 
 
 @needs_root

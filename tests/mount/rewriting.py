@@ -61,7 +61,7 @@ class Subject(ABC):
 
     def assert_unchanged(self, fault: Fault) -> None:
         """The old definition is there and in force, and `last_error` tells the reason and the line."""
-        eventually(self.config.exists, what="a config.xml that was removed is back", timeout=5)
+        eventually(self.config.exists, what="a config.xml that was removed is back")
         assert self.config.read_bytes() == self.before
         assert self.mode() == self.mode_before
         self._assert_tidy()

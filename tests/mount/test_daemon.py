@@ -214,7 +214,7 @@ def test_a_mount_point_may_be_named_by_a_symbolic_link(background: Background) -
     refusal = fspoolfs("mount", way / "mount", "--state-dir", background.base / "other", check=False)
     assert "mounted there already" in refusal.stderr
     os.kill(background.pid, signal.SIGKILL)
-    eventually(lambda: not _answers(background.mount), what="the daemon is dead", timeout=5)
+    eventually(lambda: not _answers(background.mount), what="the daemon is dead")
     fspoolfs("mount", *options)
     assert (background.mount / "version").read_text()
     fspoolfs("unmount", way / "mount")

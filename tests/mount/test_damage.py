@@ -187,7 +187,7 @@ def test_a_pool_whose_root_vanished_fails_and_comes_back_with_it(own_tree: Contr
     real.rename(aside)
     with refused(errno.ESTALE, errno.EIO, errno.ENOENT):
         request(pool / "status", "refresh")
-    eventually(lambda: value(pool / "status") == "failed", what="the pool has failed", timeout=5)
+    eventually(lambda: value(pool / "status") == "failed", what="the pool has failed")
     assert str(real) in last_error(pool)
     with refused(errno.ENOMEDIUM):
         (pool / "items" / "another").mkdir()

@@ -162,7 +162,7 @@ def test_an_empty_file_renamed_over_the_document_defines_nothing(subject: Subjec
 
 def test_a_removed_document_comes_back_by_itself(subject: Subject) -> None:
     subject.config.unlink()
-    eventually(subject.config.exists, what="config.xml is back", timeout=5)
+    eventually(subject.config.exists, what="config.xml is back")
     assert subject.config.read_bytes() == subject.before
     assert sorted(os.listdir(subject.directory)) == subject.names
 

@@ -165,7 +165,7 @@ def test_a_shorter_retention_holds_for_what_is_in_the_trash_already(tree: Contro
         pool / "config.xml",
         f"<fspool type='dir'><name>{pool.name}</name><trash retention='1s'/></fspool>",
     )
-    eventually(lambda: not os.listdir(pool / "trash"), what="an old deleted item is purged", timeout=5)
+    eventually(lambda: not os.listdir(pool / "trash"), what="an old deleted item is purged")
 
 
 def test_the_trash_is_kept_while_the_pool_is_stopped(tree: ControlTree, pool: Path) -> None:

