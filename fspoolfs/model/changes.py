@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Final
-from uuid import UUID
 
 from fspoolfs.errors import ImmutableError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
@@ -31,15 +30,6 @@ class PoolChanges:
     live: PoolDefinition
     pending: PoolDefinition | None
     changed: tuple[str, ...]
-
-
-def complete_pool(definition: PoolDefinition, *, uuid: UUID, target: str) -> PoolDefinition:
-    """`definition` with the uuid and the target filled in that it leaves out."""
-    return replace(
-        definition,
-        uuid=definition.uuid if definition.uuid is not None else uuid,
-        target=definition.target if definition.target is not None else target,
-    )
 
 
 def complete_item(new: ItemDefinition, old: ItemDefinition) -> ItemDefinition:

@@ -123,12 +123,6 @@ def test_a_pool_keeps_its_name() -> None:
         changes.pool_changes(POOL, of_pool(name="lake"))
 
 
-def test_a_pool_is_completed_with_what_it_leaves_out_only() -> None:
-    bare = of_pool(uuid=None, target=None)
-    assert changes.complete_pool(bare, uuid=ONE, target="/srv/tank") == POOL
-    assert changes.complete_pool(POOL, uuid=OTHER, target="/elsewhere") == POOL
-
-
 # Items
 
 ITEM_LIVE: dict[str, Any] = {
