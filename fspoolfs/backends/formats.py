@@ -57,6 +57,10 @@ class Format:
     #: The capability (capabilities(7)) that the kernel demands for that, and the other way then.
     grow_needs: int | None = None
     grow_unmounted: Callable[[str], None] | None = None
+    #: Makes a mounted one smaller: its root's descriptor, and bytes.
+    shrink: Callable[[int, int], None] | None = None
+    #: The same for the one in a file, where it cannot be done while it is mounted.
+    shrink_file: Callable[[str, int, Progress], None] | None = None
     #: Sets up what only a mounted file system can be told, through a descriptor of its new root.
     finish: Callable[[int], None]
     #: Undoes what checking it may have added to its root, each time that it is mounted.
@@ -117,6 +121,11 @@ def _grow_ext4_unmounted(device: str) -> None:
     command.run(["resize2fs", device], timeout=_GROW_TIMEOUT)
 
 
+def _shrink_ext4_file(path: str, size: int, progress: Progress) -> None:
+    command.run(["e2fsck", "-f", "-p", path], timeout=_GROW_TIMEOUT, allowed=(1,), progress=progress)
+    command.run(["resize2fs", path, f"{size >> 10}K"], timeout=_GROW_TIMEOUT, progress=progress)
+
+
 def _grow_xfs(device: str, place: str, root: int) -> None:
     command.run(["xfs_growfs", "-d", place], timeout=_GROW_TIMEOUT)
 
@@ -150,6 +159,7 @@ FORMATS = {
             grow=_grow_ext4,
             grow_needs=_CAP_SYS_RESOURCE,
             grow_unmounted=_grow_ext4_unmounted,
+            shrink_file=_shrink_ext4_file,
             finish=lambda root: None,
             tidy=_remove_lost_and_found,
             check="e2fsck -f",
@@ -180,6 +190,7 @@ FORMATS = {
             package="btrfs-progs",
             programs=(),
             grow=_grow_btrfs,
+            shrink=btrfs_setup.shrink,
             finish=btrfs_setup.enable_quotas,
             check="btrfs check",
             look=("btrfs", "check", "--readonly"),

@@ -63,18 +63,35 @@ class Source(Protocol):
 
 @runtime_checkable
 class Growable(Protocol):
-    """What a source implements whose root can change its capacity."""
+    """What a source implements whose root has a capacity of its own, which can grow."""
 
     def size(self, definition: PoolDefinition) -> int | None:
         """How large the storage is that the pool's definition calls its capacity; `None` before a build."""
 
-    def resize(
+    def grow(
         self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
     ) -> None:
-        """Make the attached root `capacity` bytes large, online where the storage can.
+        """Make the attached root `capacity` bytes large, while it is used.
 
         Repeating it finishes what was interrupted. A start does the same by itself for what the
         definition says. Raises `UnsupportedError` for what cannot become that large, or is larger.
+        """
+
+
+@runtime_checkable
+class Shrinkable(Growable, Protocol):
+    """What a source implements whose root can become smaller, too."""
+
+    def check_shrink(self, definition: PoolDefinition, capacity: int, *, active: bool) -> None:
+        """Raise `UnsupportedError` where this root cannot, or not while it is as active as this."""
+
+    def shrink(
+        self, definition: PoolDefinition, root: RootDirectory | None, capacity: int, progress: Progress
+    ) -> None:
+        """Make the root `capacity` bytes large; it is `None` while the pool is inactive.
+
+        What is interrupted leaves all that the root holds; the next start makes it as large again as
+        `definition` says. Raises `StorageError` when what it holds does not fit.
         """
 
 

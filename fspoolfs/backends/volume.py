@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-from fspoolfs.backends import formats, volume_mounts
+from fspoolfs.backends import formats, volume_mounts, volume_sizes
 from fspoolfs.backends import place as places
 from fspoolfs.backends.formats import FORMATS, Format
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.backends.volume_building import Builder, is_pools
-from fspoolfs.backends.volumes.provider import Device, VolumeProvider
+from fspoolfs.backends.volumes.provider import Backing, Device, VolumeProvider
 from fspoolfs.errors import (
     BusyError,
     ExistsError,
@@ -36,8 +36,6 @@ from fspoolfs.progress import Progress
 from fspoolfs.system import command, holders, mounting, mounts, probe, superblocks
 from fspoolfs.system.paths import HostRoot
 
-#: Bytes at the end of a device that a file system may leave unused for good.
-_SLACK = 1 << 20
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -167,7 +165,7 @@ class VolumeSource:
                 provider.grow(definition, definition.capacity)
             root = self._root_of(definition, format, device)
             try:
-                _fill(format, device, root)
+                volume_sizes.fill(format, device, root)
             except BaseException:
                 root.close()
                 self.detach(definition, force=False)
@@ -199,7 +197,7 @@ class VolumeSource:
                     f"pool {definition.name}: its target {place} holds files, which the volume would "
                     "hide; move them away, or give the pool another target"
                 )
-            _fill_unmounted(format, device)
+            volume_sizes.fill_unmounted(format, device)
             with volume_mounts.detached(definition, format, device, place) as found:
                 format.tidy(found.root)
                 mounting.move(found.mount, target)
@@ -256,7 +254,7 @@ class VolumeSource:
     def size(self, definition: PoolDefinition) -> int | None:
         return self._provider(definition).size(definition)
 
-    def resize(
+    def grow(
         self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
     ) -> None:
         """The volume first, then its device, then the file system, all while it is in use."""
@@ -271,7 +269,29 @@ class VolumeSource:
         progress.begin("growing")
         provider.grow(definition, capacity)
         with provider.open(definition) as device:
-            _fill(format, device, root)
+            volume_sizes.fill(format, device, root)
+
+    def check_shrink(self, definition: PoolDefinition, capacity: int, *, active: bool) -> None:
+        provider, format = self._usable(definition)
+        volume_sizes.check_shrink(definition, provider, format, active=active)
+
+    def shrink(
+        self, definition: PoolDefinition, root: RootDirectory | None, capacity: int, progress: Progress
+    ) -> None:
+        provider, format = self._usable(definition)
+        volume_sizes.check_shrink(definition, provider, format, active=root is not None)
+        progress.begin("shrinking")
+        if root is None:
+            with provider.open(definition) as device:
+                self._check_pools_own(definition, format, device)
+            volume_sizes.shrink_unmounted(definition, provider, format, capacity, progress)
+            return
+        self.verify(definition, root)
+        assert isinstance(root, HostRoot)
+        volume_sizes.shrink_mounted(definition, provider, format, root, capacity)
+
+    def backing(self, definition: PoolDefinition) -> Backing | None:
+        return self._provider(definition).backing(definition)
 
 
 def _open_target(definition: PoolDefinition, place: str) -> int:
@@ -281,29 +301,3 @@ def _open_target(definition: PoolDefinition, place: str) -> int:
         raise NotFoundError(f"pool {definition.name}: {place} does not exist; build the pool first") from None
     except NotADirectoryError:
         raise places.not_a_directory(definition, place) from None
-
-
-def _is_too_small(device: Device) -> bool:
-    """Whether there is room on `device` behind its file system."""
-    found = superblocks.read(device.fd)
-    return found is not None and device.size - found.size >= _SLACK
-
-
-def _fill_unmounted(format: Format, device: Device) -> None:
-    """Let a file system become as large as its device that this is done to before it is mounted."""
-    if format.grow_unmounted is None or not _is_too_small(device) or volume_mounts.is_used(device):
-        return
-    format.grow_unmounted(device.path)
-
-
-def _fill(format: Format, device: Device, root: HostRoot) -> None:
-    """Let a mounted file system become as large as its device."""
-    if not _is_too_small(device):
-        return
-    if reason := format.missing() or format.why_not_online():
-        raise UnsupportedError(f"the file system at {root.path} cannot be enlarged: {reason}")
-    fd = root.open_directory("")
-    try:
-        format.grow(device.path, root.path, fd)
-    finally:
-        os.close(fd)

@@ -28,7 +28,7 @@ from fspoolfs.errors import (
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
-from fspoolfs.service import growing, identity, placement
+from fspoolfs.service import identity, placement, resizing
 from fspoolfs.service.access import Caller
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
@@ -128,15 +128,18 @@ class Pools:
             if new:
                 raise ExistsError(f"pool {name} is defined already")
             before = old.definition
-            grows = await self._redefine(old, wanted)
-        if grows:
-            await growing.grow(self._context, old, self._save, before)
+            follow = await self._redefine(old, wanted)
+        if isinstance(follow, resizing.Shrinking):
+            await resizing.shrink(self._context, old, self._save, follow)
+            self._publish("pool-changed", old, changed="capacity")
+        elif follow:
+            await resizing.grow(self._context, old, self._save, before)
         return old
 
     async def set_capacity(self, pool: Pool, capacity: int | None, caller: Caller) -> None:
         """What a write into the pool's `capacity` does: a definition that differs in that alone."""
         self.check_known(pool)
-        growing.check_growable(self._registry, pool)
+        resizing.check_resizable(self._registry, pool)
         if capacity is None:
             raise UnsupportedError(f"pool {pool.name} is a volume, which always has a capacity; write a size")
         await self.define(replace(pool.pending or pool.definition, capacity=capacity), caller)
@@ -178,17 +181,19 @@ class Pools:
 
         return await self._in_time(look, f"look for a pool at {target}")
 
-    async def _redefine(self, pool: Pool, wanted: PoolDefinition) -> bool:
-        """Whether the storage of the pool has to grow now."""
+    async def _redefine(self, pool: Pool, wanted: PoolDefinition) -> bool | resizing.Shrinking:
+        """Whether the storage of the pool has to grow now, or how it is to shrink first."""
         enter_pool(pool.name, pool.state, PoolVerb.DEFINE)
         target = names.check_target_path(wanted.target) if wanted.target else pool.target
         latest = pool.pending or pool.definition
         wanted = replace(wanted, target=target, uuid=wanted.uuid or pool.uuid)
-        current = await self._with_capacity(pool, wanted)
+        current, shrinking = await self._with_capacity(pool, wanted)
+        if shrinking is not None:
+            return shrinking
         planned = changes.pool_changes(current, wanted)
         if wanted == latest and pool.pending is None:
             return False
-        grows = growing.is_growth(pool, planned.live)
+        grows = resizing.is_growth(pool, planned.live)
         probe = Pool(wanted)
         await self._locate(probe, checked=True)
         self._check_conflicts(probe, besides=pool)
@@ -210,19 +215,25 @@ class Pools:
         self._publish("pool-changed", pool, changed=" ".join(planned.changed))
         return grows
 
-    async def _with_capacity(self, pool: Pool, wanted: PoolDefinition) -> PoolDefinition:
+    async def _with_capacity(
+        self, pool: Pool, wanted: PoolDefinition
+    ) -> tuple[PoolDefinition, resizing.Shrinking | None]:
         """The definition of `pool` with the capacity that its storage has, where another one is wanted.
 
-        Raises `UnsupportedError` for one that is smaller.
+        Beside it, what a smaller one asks for. Raises like `resizing.plan_shrinking`.
         """
         known = pool.definition
         if wanted.capacity in (None, known.capacity) or wanted.source != known.source:
-            return known
-        size = await self._in_time(
-            partial(growing.storage_size, self._registry, known), f"look at the volume of pool {pool.name}"
-        )
-        growing.refuse_shrinking(pool, wanted, size)
-        return known if known.capacity is not None else replace(known, capacity=size)
+            return known, None
+
+        def look() -> tuple[PoolDefinition, resizing.Shrinking | None]:
+            size = resizing.storage_size(self._registry, known)
+            sized = replace(known, capacity=size) if size is not None else known
+            shrinking = resizing.plan_shrinking(self._registry, pool, sized, wanted)
+            return known if known.capacity is not None else sized, shrinking
+
+        found = await self._in_time(look, f"look at the volume of pool {pool.name}")
+        return found or (known, None)
 
     async def bring_pending_into_force(self, pool: Pool) -> None:
         """What the end of being active does with a definition that had to wait for it."""

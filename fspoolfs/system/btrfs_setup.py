@@ -34,3 +34,11 @@ def enable_quotas(fd: int) -> None:
 def fill_device(fd: int) -> None:
     """BTRFS_IOC_RESIZE: the file system becomes as large as its first device is."""
     fcntl.ioctl(fd, _RESIZE, bytearray(_RESIZE_ARGS.pack(0, b"1:max")))
+
+
+def shrink(fd: int, size: int) -> None:
+    """BTRFS_IOC_RESIZE: the file system uses `size` bytes of its first device; what lies behind is moved.
+
+    Raises `OSError`: ENOSPC when what it holds does not fit, EINVAL below the least that it can be.
+    """
+    fcntl.ioctl(fd, _RESIZE, bytearray(_RESIZE_ARGS.pack(0, b"1:%d" % size)))

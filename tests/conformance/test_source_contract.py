@@ -156,7 +156,7 @@ def test_root_is_not_mistaken_for_one_that_took_its_place(built: SourceCase) -> 
 # What some sources can beside.
 
 
-def test_root_that_can_grow_keeps_what_it_holds_and_never_shrinks(built: SourceCase) -> None:
+def test_root_that_can_grow_keeps_what_it_holds_and_does_not_shrink_by_growing(built: SourceCase) -> None:
     source, definition = built.source, built.definition
     if not isinstance(source, Growable):
         return
@@ -166,14 +166,14 @@ def test_root_that_can_grow_keeps_what_it_holds_and_never_shrinks(built: SourceC
     assert size is not None
     try:
         for _ in range(2):
-            source.resize(definition, root, size + GROWTH, Progress())
+            source.grow(definition, root, size + GROWTH, Progress())
     except UnsupportedError:
         assert (source.size(definition), root.space().capacity) == (size, before)
     else:
         assert source.size(definition) == size + GROWTH
         assert root.space().capacity > before
     with pytest.raises(UnsupportedError):
-        source.resize(definition, root, size - GROWTH, Progress())
+        source.grow(definition, root, size - GROWTH, Progress())
     assert root.names("") == ["file"]
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from conformance.cases import SourceCase, on_device, on_image
 from fspoolfs.backends.formats import Format
-from fspoolfs.backends.source import BuildMode
+from fspoolfs.backends.source import BuildMode, Shrinkable
 from fspoolfs.backends.volumes import images
 from fspoolfs.errors import FspoolError, NotFoundError
 from fspoolfs.progress import Progress
@@ -39,6 +39,8 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (atomic, "write_file"),
     (atomic, "remove_file"),
     (images, "_rename"),
+    (images, "_put_in_place"),
+    (images.Transfer, "copy"),
     (os, "ftruncate"),
     (os, "rmdir"),
     (Path, "mkdir"),
@@ -50,6 +52,7 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (Format, "run_make"),
     (btrfs_setup, "enable_quotas"),
     (btrfs_setup, "fill_device"),
+    (btrfs_setup, "shrink"),
     (mounting, "mount_detached"),
     (mounting, "move"),
     (mounts, "unmount"),
@@ -57,7 +60,7 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (syscalls, "syncfs"),
 )
 _DIED, _DONE, _FAILED = 9, 0, 1
-LARGER = 512 << 20
+SMALLER, LARGER = 256 << 20, 512 << 20
 
 
 def dies_at(number: int, act: Callable[[], None]) -> bool:
@@ -217,6 +220,43 @@ def test_a_start_that_dies_while_it_grows_grows_with_the_next_one(case: SourceCa
         stop(larger)
         delete(larger)
         number += 3
+
+
+def test_shrinking_that_dies_is_done_or_undone(tmp_path: Path) -> None:
+    for format in ("ext4", "btrfs"):
+        case = on_image(tmp_path / format, format)
+        try:
+            _die_while_shrinking(case, tmp_path / format, online=format == "btrfs")
+        finally:
+            case.close()
+
+
+def _die_while_shrinking(case: SourceCase, directory: Path, *, online: bool) -> None:
+    source, size = case.source, case.definition.capacity
+    assert isinstance(source, Shrinkable)
+    assert size is not None
+
+    def shrink() -> None:
+        if online:
+            with closing(start(case)) as root:
+                source.shrink(case.definition, root, SMALLER, Progress())
+        else:
+            source.shrink(case.definition, None, SMALLER, Progress())
+
+    build(case)
+    put_file(case)
+    number = 1
+    while dies_at(number, shrink):
+        shrunk = replace(case, definition=replace(case.definition, capacity=SMALLER))
+        for told in (shrunk, case):  # the definition may have followed, or not
+            assert holds(told) == ["file"]
+            stop(told)
+        assert source.size(case.definition) == size
+        left = [path.name for path in (directory / "volumes").rglob("*") if not path.is_dir()]
+        assert sorted(left) == ["vol1.img", "vol1.img.made"]
+        number += 1
+    stop(case)
+    assert number > 5
 
 
 def test_a_stop_that_dies_is_finished_by_the_next_one(case: SourceCase, tmp_path: Path) -> None:

@@ -13,20 +13,17 @@ import pytest
 from mount.control import last_error, refused, request, value
 from root.volume_pools import (
     FORMATS,
-    LARGER,
     MARKS,
-    MIB,
     SIZE,
     define,
     document,
     image_of,
     loops_of,
-    may_grow_online,
     options_at,
     root_of,
 )
 from support.daemon import Daemon, MakeDaemon
-from support.machine import is_mounted, loop_devices
+from support.machine import is_mounted
 from support.shell import run
 from support.wait import eventually
 
@@ -133,95 +130,6 @@ def test_a_killed_daemon_s_mount_and_loop_device_are_found_again(daemon: Daemon,
 def mounted_times(place: Path) -> int:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return sum(line.split(" ")[4] == str(place) for line in lines)
-
-
-# Growth.
-
-
-@pytest.mark.parametrize("how", ["capacity", "document"])
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_pool_grows_while_its_items_are_used(daemon: Daemon, format: str, how: str) -> None:
-    if not may_grow_online(format):
-        pytest.xfail("the kernel wants CAP_SYS_RESOURCE, which root lacks here")
-    pool = define(daemon, "tank", format)
-    request(pool / "status", "start build")
-    (pool / "items" / "web").mkdir()
-    before = os.statvfs(root_of(pool)).f_blocks
-    with (pool / "items" / "web" / "data" / "file").open("w") as file:
-        if how == "capacity":
-            request(pool / "capacity", str(LARGER))
-        else:
-            request(pool / "config.xml", document("tank", format, size=LARGER))
-        file.write("while it grows")
-    assert value(pool / "capacity") == str(LARGER)
-    assert f"<capacity>{LARGER}</capacity>" in (pool / "config.xml").read_text().replace(" unit='bytes'", "")
-    assert not (pool / "pending.xml").exists()
-    assert os.statvfs(root_of(pool)).f_blocks > before * 1.4
-    request(pool / "capacity", value(pool / "capacity"))
-    request(pool / "status", "stop")
-
-
-def test_a_file_system_follows_a_device_that_has_grown(
-    daemon: Daemon, disk: str, run_directory: Path
-) -> None:
-    pool = define(daemon, "tank", "xfs", size=None, source=f"<device path='{disk}'/>")
-    request(pool / "status", "start build")
-    before = os.statvfs(root_of(pool)).f_blocks
-    with refused(errno.EOPNOTSUPP):
-        request(pool / "capacity", str(LARGER))
-    assert f"has {SIZE} bytes" in last_error(pool)
-    os.truncate(run_directory / "disk" / "image", LARGER)
-    run("losetup", "--set-capacity", disk)
-    request(pool / "capacity", str(LARGER))
-    assert os.statvfs(root_of(pool)).f_blocks > before * 1.4
-    request(pool / "status", "stop")
-    assert disk in [loop.device for loop in loop_devices()], "the device is not fspoolfs' to detach"
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_pool_that_is_stopped_grows_with_its_next_start(daemon: Daemon, format: str) -> None:
-    pool = define(daemon, "tank", format)
-    request(pool / "status", "start build")
-    (pool / "items" / "web").mkdir()
-    before = os.statvfs(root_of(pool)).f_blocks
-    request(pool / "status", "stop")
-    request(pool / "capacity", str(LARGER))
-    assert image_of(daemon, "tank").stat().st_size == SIZE
-    request(pool / "status", "start")
-    assert image_of(daemon, "tank").stat().st_size == LARGER
-    assert os.statvfs(root_of(pool)).f_blocks > before * 1.4
-    assert os.listdir(pool / "items") == ["web"]
-    request(pool / "status", "stop")
-
-
-@pytest.mark.skipif(may_grow_online("ext4"), reason="root may")
-def test_growth_that_the_kernel_would_refuse_changes_nothing(daemon: Daemon) -> None:
-    pool = define(daemon, "tank", "ext4")
-    request(pool / "status", "start build")
-    with refused(errno.EOPNOTSUPP):
-        request(pool / "capacity", str(LARGER))
-    assert "CAP_SYS_RESOURCE" in last_error(pool)
-    assert value(pool / "capacity") == str(SIZE)
-    assert image_of(daemon, "tank").stat().st_size == SIZE
-    request(pool / "status", "stop")
-
-
-@pytest.mark.parametrize("state", ["active", "inactive"])
-def test_a_pool_does_not_shrink(daemon: Daemon, state: str) -> None:
-    pool = define(daemon, "tank", "btrfs")
-    request(pool / "status", "start build")
-    if state == "inactive":
-        request(pool / "status", "stop")
-    for write in (
-        lambda: request(pool / "capacity", str(SIZE - MIB)),
-        lambda: request(pool / "config.xml", document("tank", "btrfs", size=SIZE - MIB)),
-    ):
-        with refused(errno.EOPNOTSUPP):
-            write()
-        assert "shrink" in last_error(pool)
-    assert value(pool / "capacity") == str(SIZE)
-    if state == "active":
-        request(pool / "status", "stop")
 
 
 # In use.

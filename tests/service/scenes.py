@@ -26,7 +26,7 @@ ALICE = Caller(uid=1001, gid=1001)
 BOB = Caller(uid=1002, gid=1002)
 
 #: Seconds that anything in memory may take on a slow machine.
-LIMIT = 5.0
+LIMIT = 30.0
 #: Seconds between two looks for what no event tells.
 LOOK = 0.02
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.backends.volumes.provider import Backing, Device
 from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 
@@ -20,6 +20,7 @@ class Devices:
     """`VolumeProvider` for `<device path=>`."""
 
     name: ClassVar[str] = "device"
+    shrinks: ClassVar[bool] = False
 
     def unusable(self) -> str:
         return ""
@@ -30,6 +31,9 @@ class Devices:
                 f"pool {definition.name}: a volume of provider 'device' is named by its path alone; write "
                 "<source><device path='/dev/disk/by-id/…'/></source>"
             )
+        size = self.size(definition)
+        if size is not None and definition.capacity is not None and definition.capacity > size:
+            raise self._fixed(definition, size)
 
     def identity(self, definition: PoolDefinition) -> str:
         """By the device's number where it is there, since a device has many paths."""
@@ -49,7 +53,7 @@ class Devices:
         try:
             with self.open(definition) as device:
                 return device.size
-        except NotFoundError:
+        except (NotFoundError, InvalidError):  # a start says what is wrong with what is there
             return None
 
     def create(self, definition: PoolDefinition) -> bool:
@@ -84,11 +88,21 @@ class Devices:
     def grow(self, definition: PoolDefinition, capacity: int) -> None:
         size = self.size(definition)
         if size is not None and size != capacity:
-            raise UnsupportedError(
-                f"pool {definition.name}: {self.place(definition)} has {size} bytes, and a device is not "
-                f"made larger or smaller here; leave <capacity> out, or write {size} when the device has "
-                "grown and its file system is to follow"
-            )
+            raise self._fixed(definition, size)
+
+    def _fixed(self, definition: PoolDefinition, size: int) -> UnsupportedError:
+        return UnsupportedError(
+            f"pool {definition.name}: {self.place(definition)} has {size} bytes, and a device is not made "
+            f"larger or smaller here; leave <capacity> out, or write {size} when the device has grown and "
+            "its file system is to follow"
+        )
+
+    def shrink(self, definition: PoolDefinition, capacity: int) -> None:
+        self.grow(definition, capacity)
+
+    def backing(self, definition: PoolDefinition) -> Backing | None:
+        """The device is all there is."""
+        return None
 
     def remove(self, definition: PoolDefinition) -> None:
         """It was not made here."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,26 @@ class Device:
         return os.lseek(self.fd, 0, os.SEEK_END)
 
 
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """What a volume takes of the storage that it lies on, in bytes.
+
+    `store` is what volumes on one storage share, and a person's word for it; `allocation` what this
+    volume takes there, and `available` what is free there for all of them.
+    """
+
+    store: str
+    allocation: int
+    available: int
+
+
 class VolumeProvider(Protocol):
-    """Makes, finds, enlarges and removes volumes of one kind."""
+    """Makes, finds, resizes and removes volumes of one kind."""
 
     #: What `provider=` calls it.
     name: ClassVar[str]
+    #: Whether its volumes can become smaller.
+    shrinks: ClassVar[bool]
 
     def unusable(self) -> str:
         """Why there can be no such volume on this host; empty where there can."""
@@ -80,5 +96,26 @@ class VolumeProvider(Protocol):
         One that is as large already stays. Raises `UnsupportedError` where it cannot be.
         """
 
+    def shrink(self, definition: PoolDefinition, capacity: int) -> None:
+        """Make the volume, and its device, `capacity` bytes large, which its file system is already.
+
+        One that is no larger stays. Raises `UnsupportedError` where it cannot be.
+        """
+
+    def backing(self, definition: PoolDefinition) -> Backing | None:
+        """What the volume takes of the storage below; `None` without either."""
+
     def remove(self, definition: PoolDefinition) -> None:
         """Remove the volume if it was made here, and what was recorded of it. May be repeated."""
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """What a provider implements that can put another volume in the place of one, in one step."""
+
+    def replacement(self, definition: PoolDefinition, progress: Progress) -> AbstractContextManager[str]:
+        """The absolute path of a file that holds what the volume holds, which nobody uses meanwhile.
+
+        It takes the volume's place, durably, when the context ends; when it ends with an exception, or
+        never, the volume stays what it is.
+        """

@@ -1,8 +1,9 @@
-"""Growth of pools: the definition, the storage that follows, and what becomes of both when it does not."""
+"""Pools that grow and shrink: the definition, the storage, and what becomes of both when one is refused."""
 
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -13,10 +14,11 @@ from fspoolfs.errors import (
     BusyError,
     FspoolError,
     InProgressError,
+    InvalidError,
     StorageError,
     UnsupportedError,
 )
-from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.definitions import PoolDefinition, TrashPolicy
 from fspoolfs.progress import Progress
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
@@ -40,7 +42,7 @@ class GrowingSource(SimulatedSource):
     def size(self, definition: PoolDefinition) -> int | None:
         return self.bytes
 
-    def resize(
+    def grow(
         self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
     ) -> None:
         if self.refusal is not None:
@@ -109,7 +111,9 @@ async def test_what_waits_for_the_next_start_keeps_waiting(
 
 
 @pytest.mark.parametrize("active", [True, False])
-async def test_smaller_capacity_is_refused(running: Running, registry: Registry, active: bool) -> None:
+async def test_smaller_capacity_is_refused_where_storage_only_grows(
+    running: Running, registry: Registry, active: bool
+) -> None:
     async with running(registry=registry) as service:
         pool = await active_pool(service, capacity=SIZE)
         if not active:
@@ -119,6 +123,63 @@ async def test_smaller_capacity_is_refused(running: Running, registry: Registry,
         with pytest.raises(UnsupportedError, match="write a size"):
             await service.pools.set_capacity(pool, None, ROOT)
         assert pool.definition.capacity == SIZE
+
+
+class ShrinkingSource(GrowingSource):
+    """The same, and it can become smaller while its pool is `active` or not."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        super().__init__(host)
+        self.active = True
+
+    def check_shrink(self, definition: PoolDefinition, capacity: int, *, active: bool) -> None:
+        if active != self.active:
+            raise UnsupportedError("not now")
+
+    def shrink(
+        self, definition: PoolDefinition, root: RootDirectory | None, capacity: int, progress: Progress
+    ) -> None:
+        assert (root is not None) == self.active
+        assert definition.capacity == self.bytes, "the definition follows the storage"
+        self.grow(definition, root, capacity, progress)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_definition_follows_storage_that_shrinks(
+    running: Running, host: SimulatedHost, active: bool
+) -> None:
+    source = ShrinkingSource(host)
+    source.active = active
+    async with running(registry=Registry([source], [SIMULATED])) as service:
+        pool = await active_pool(service, capacity=SIZE)
+        for state in (True, False):
+            if not state:
+                await service.lifecycle.stop(pool, ROOT)
+            if state is not active:
+                with pytest.raises(UnsupportedError, match="not now"):
+                    await service.pools.set_capacity(pool, SIZE - 1, ROOT)
+                continue
+            source.refusal = OSError(errno.ENOSPC, "full")
+            with pytest.raises(StorageError):
+                await service.pools.set_capacity(pool, SIZE - 1, ROOT)
+            assert (pool.definition.capacity, await stored(service, pool)) == (SIZE, SIZE)
+            source.refusal = None
+            await service.pools.set_capacity(pool, SIZE - 1, ROOT)
+            assert source.bytes == SIZE - 1
+            assert (pool.definition.capacity, await stored(service, pool)) == (SIZE - 1, SIZE - 1)
+            source.bytes = SIZE
+            pool.definition = replace(pool.definition, capacity=SIZE)
+
+
+async def test_document_that_shrinks_changes_nothing_else(running: Running, host: SimulatedHost) -> None:
+    async with running(registry=Registry([ShrinkingSource(host)], [SIMULATED])) as service:
+        pool = await active_pool(service, capacity=SIZE)
+        before = pool.definition
+        with pytest.raises(InvalidError, match="nothing else"):
+            await service.pools.define(
+                dir_pool("tank", capacity=SIZE - 1, trash=TrashPolicy(retention=1)), ROOT
+            )
+        assert (pool.definition, pool.pending) == (before, None)
 
 
 async def test_inactive_pool_is_left_to_its_next_start(
