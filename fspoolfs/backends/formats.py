@@ -71,6 +71,8 @@ class Format:
     #: What a person runs when it cannot be mounted, and the same without mending anything.
     check: str
     look: tuple[str, ...]
+    #: Mends what can be mended without losing anything, where the kernel mounts what has errors.
+    mend: tuple[str, ...] | None = None
 
     def missing(self) -> str:
         """What has to be installed before it can be used here; empty where all is there."""
@@ -93,9 +95,15 @@ class Format:
             said = command.run([*self.look, device], timeout=_LOOK_TIMEOUT, allowed=range(1, 256))
         except FspoolError:
             return ""
-        lines = (said.stderr + b"\n" + said.stdout).decode("utf-8", "replace").splitlines()
-        telling = [line.strip().removeprefix("ERROR: ") for line in lines if _TELLING.search(line)]
-        return telling[0] if telling else ""
+        return _telling(said)
+
+    def mended(self, device: str) -> str:
+        """Let the format's check mend a file system with errors; what is left of them, in one line."""
+        if self.mend is None:
+            return ""
+        said = command.run([*self.mend, device], timeout=_GROW_TIMEOUT, allowed=range(1, 256))
+        # fsck(8): 1 is "errors corrected"; more than that, and some are left.
+        return _telling(said) or f"status {said.status}" if said.status > 1 else ""
 
     def cut_label(self, name: str) -> str:
         """As much of a pool's name as fits."""
@@ -109,6 +117,13 @@ class Format:
         # The UUID's option is one word or two.
         argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device]
         command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress, variables=_NO_CACHE)
+
+
+def _telling(said: command.Output) -> str:
+    """The first line of a check's answer that names what is wrong."""
+    lines = (said.stderr + b"\n" + said.stdout).decode("utf-8", "replace").splitlines()
+    telling = [line.strip().removeprefix("ERROR: ") for line in lines if _TELLING.search(line)]
+    return telling[0] if telling else ""
 
 
 def _grow_ext4(device: str, place: str, root: int) -> None:
@@ -164,6 +179,7 @@ FORMATS = {
             tidy=_remove_lost_and_found,
             check="e2fsck -f",
             look=("e2fsck", "-f", "-n"),
+            mend=("e2fsck", "-p"),
         ),
         Format(
             name="xfs",

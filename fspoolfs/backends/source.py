@@ -17,7 +17,7 @@ from uuid import UUID
 
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import Backing, MountUse
 from fspoolfs.progress import Progress
 
 
@@ -93,6 +93,14 @@ class Shrinkable(Growable, Protocol):
         What is interrupted leaves all that the root holds; the next start makes it as large again as
         `definition` says. Raises `StorageError` when what it holds does not fit.
         """
+
+
+@runtime_checkable
+class Backed(Protocol):
+    """What a source implements whose pools lie on storage that others share."""
+
+    def backing(self, definition: PoolDefinition) -> Backing | None:
+        """What the pool takes there; `None` before a build, and where it is all there is. Never attaches."""
 
 
 @runtime_checkable

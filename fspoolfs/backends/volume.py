@@ -20,7 +20,7 @@ from fspoolfs.backends.formats import FORMATS, Format
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.backends.volume_building import Builder, is_pools
-from fspoolfs.backends.volumes.provider import Backing, Device, VolumeProvider
+from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import (
     BusyError,
     ExistsError,
@@ -31,7 +31,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import Backing, MountUse
 from fspoolfs.progress import Progress
 from fspoolfs.system import command, holders, mounting, mounts, probe, superblocks
 from fspoolfs.system.paths import HostRoot
@@ -197,6 +197,7 @@ class VolumeSource:
                     f"pool {definition.name}: its target {place} holds files, which the volume would "
                     "hide; move them away, or give the pool another target"
                 )
+            volume_mounts.mend(definition, format, device)
             volume_sizes.fill_unmounted(format, device)
             with volume_mounts.detached(definition, format, device, place) as found:
                 format.tidy(found.root)

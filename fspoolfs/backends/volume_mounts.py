@@ -7,6 +7,7 @@ or image was remembered. Never formats anything and never unmounts what is not t
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from fspoolfs.system import mounting, mounts, superblocks
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.holders import holders
 from fspoolfs.system.paths import HostRoot
+
+log = logging.getLogger(__name__)
 
 #: What a kernel answers to an option that it does not know, or a file system that was not made for it.
 _REFUSED_OPTION = frozenset((errno.EINVAL, errno.ESRCH, errno.EOPNOTSUPP, errno.ENOSYS))
@@ -125,6 +128,28 @@ def detached(definition: PoolDefinition, format: Format, device: Device, place: 
         yield Detached(mount, root)
     finally:
         os.close(mount)
+
+
+def mend(definition: PoolDefinition, format: Format, device: Device) -> None:
+    """Have a file system checked before it is mounted in which the kernel has met errors.
+
+    Raises `StorageError` with the check's words when it is still damaged afterwards.
+    """
+    found = superblocks.read(device.fd)
+    if found is None or not found.flawed or is_used(device):
+        return
+    log.warning(
+        "pool %s: the %s file system on %s has errors; it is checked",
+        definition.name,
+        format.name,
+        device.origin,
+    )
+    if left := format.mended(device.path):
+        raise StorageError(
+            f"pool {definition.name}: the {format.name} file system on {device.origin} is damaged; the check "
+            f"says: {left}; mend it with `{format.check} {device.origin}`",
+            errno=errno.EUCLEAN,
+        )
 
 
 def _mount_detached(definition: PoolDefinition, format: Format, device: Device) -> int:

@@ -16,6 +16,20 @@ class SpaceInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backing:
+    """What a pool's volume takes of the storage that it lies on, in bytes.
+
+    `store` is what volumes on one storage share, and a person's word for it. `size` is how large the
+    volume is, `allocation` what it takes there so far, `available` what is free there for all of them.
+    """
+
+    store: str
+    size: int
+    allocation: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageInfo:
     """What an item holds: bytes on disk, and files and directories, each inode once.
 

@@ -16,8 +16,9 @@ KEPT_BYTES = 1 << 20
 class Event:
     """Something that is true from now on.
 
-    `kind` is `pool-…`, `item-…`, `trash-…` or `job-…`. `via_tree` marks what the kernel asked for
-    and so knows already; `number` is the identity of the object that vanished, where one did.
+    `kind` is `pool-…`, `item-…`, `trash-…` or `job-…`, or `storage-…`, which concerns no `pool`.
+    `via_tree` marks what the kernel asked for and so knows already; `number` is the identity of the
+    object that vanished, where one did.
     """
 
     kind: str
@@ -29,7 +30,9 @@ class Event:
 
     def line(self) -> bytes:
         """The event as one line of JSON."""
-        fields = [f'"time": {time.time():.3f}, "event": "{self.kind}", "pool": {_quote(self.pool)}']
+        fields = [f'"time": {time.time():.3f}, "event": "{self.kind}"']
+        if self.pool:
+            fields.append(f'"pool": {_quote(self.pool)}')
         if self.item:
             fields.append(f'"item": {_quote(self.item)}')
         for key, value in self.details.items():

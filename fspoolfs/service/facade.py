@@ -10,6 +10,7 @@ from fspoolfs.backends.registry import Registry
 from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.service.access import DAEMON, Caller
+from fspoolfs.service.backings import Backings
 from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
@@ -65,7 +66,8 @@ class Service:
             nursery,
         )
         self.spaces = Spaces()
-        self.metrics = Metrics(self.pools, self.events)
+        self.backings = Backings(self.context, registry, self.pools)
+        self.metrics = Metrics(self.pools, self.backings, self.events)
         #: The last failed request that concerned no pool, for the tree's root.
         self.error: FspoolError | None = None
 
@@ -75,6 +77,7 @@ class Service:
         self._nursery.start_soon(self.context.deadlines.watch)
         await self.pools.load()
         await self.lifecycle.resume(DAEMON)
+        self._nursery.start_soon(self.backings.watch)
 
     async def stop(self) -> None:
         """Leave the storage of every pool synced, and attached as it is."""

@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from fspoolfs import __version__
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import item_metrics, limits
+from fspoolfs.service.backings import Backings
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.pools import Pools
 
@@ -26,10 +27,11 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 class Metrics:
     """The metrics of one daemon, in a registry of their own."""
 
-    def __init__(self, pools: Pools, events: EventLog) -> None:
+    def __init__(self, pools: Pools, backings: Backings, events: EventLog) -> None:
         self._registry = CollectorRegistry()
         self._pools = pools
-        self._registry.register(_PoolCollector(pools))
+        self._registry.register(_PoolCollector(pools, backings))
+        self._registry.register(_StoreCollector(backings))
         self._events = Counter("fspoolfs_events", "Events by kind.", ["kind"], registry=self._registry)
         self._failures = Counter(
             "fspoolfs_request_failures",
@@ -68,8 +70,9 @@ class Metrics:
 class _PoolCollector:
     """Reads the numbers from the pools at each scrape."""
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: Pools, backings: Backings) -> None:
         self._pools = pools
+        self._backings = backings
 
     def collect(self) -> Iterable[Metric]:
         build = GaugeMetricFamily("fspoolfs_build_info", "The running version.", labels=["version"])
@@ -86,9 +89,17 @@ class _PoolCollector:
         promised = GaugeMetricFamily(
             "fspoolfs_pool_promised_bytes", "The sum of the capacities of all items.", labels=["pool"]
         )
+        volume = GaugeMetricFamily(
+            "fspoolfs_pool_volume_bytes",
+            "What the pool's volume is large, and what it takes of the storage below, as last seen.",
+            labels=["pool", "kind"],
+        )
         for pool in self._pools:
             for state in PoolState:
                 states.add_metric([pool.name, state], float(pool.state is state))
+            if (backing := self._backings.seen(pool)) is not None:
+                volume.add_metric([pool.name, "size"], backing.size)
+                volume.add_metric([pool.name, "allocation"], backing.allocation)
             if pool.attached is None:
                 continue
             tally = Tally(item.state for item in pool.items.values())
@@ -100,4 +111,25 @@ class _PoolCollector:
                 space.add_metric([pool.name, "capacity"], pool.space.capacity)
                 space.add_metric([pool.name, "allocation"], pool.space.allocation)
                 space.add_metric([pool.name, "available"], pool.space.available)
-        yield from (states, items, trash, space, promised)
+        yield from (states, items, trash, space, promised, volume)
+
+
+class _StoreCollector:
+    """What lies below the pools' volumes."""
+
+    def __init__(self, backings: Backings) -> None:
+        self._backings = backings
+
+    def collect(self) -> Iterable[Metric]:
+        promised = GaugeMetricFamily(
+            "fspoolfs_storage_promised_bytes",
+            "What the volumes on a storage may still come to take.",
+            labels=["store"],
+        )
+        available = GaugeMetricFamily(
+            "fspoolfs_storage_available_bytes", "What is free on the storage below volumes.", labels=["store"]
+        )
+        for name, store in self._backings.stores.items():
+            promised.add_metric([name], store.promised)
+            available.add_metric([name], store.available)
+        yield from (promised, available)

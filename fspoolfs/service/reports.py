@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from fspoolfs import units
 from fspoolfs.backends import layout
 from fspoolfs.model.definitions import ItemDefinition
-from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
+from fspoolfs.model.infos import Backing, Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import limits
 from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
@@ -39,7 +39,7 @@ def lines(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{key + ':':<16}{value}\n" for key, value in pairs if value)
 
 
-def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
+def pool_info(pool: Pool, space: SpaceInfo | None, backing: Backing | None) -> str:
     """What `virsh pool-info` tells, and what is particular to these pools."""
     definition = pool.definition
     retention = definition.trash.retention
@@ -57,12 +57,21 @@ def pool_info(pool: Pool, space: SpaceInfo | None) -> str:
             ("Capacity", size(space.capacity) if space else ""),
             ("Allocation", size(space.allocation) if space else ""),
             ("Available", size(space.available) if space else ""),
+            ("Volume", _volume(backing) if backing else ""),
             ("Items", str(len(pool.items)) if pool.attached else ""),
             ("Promised", _promise(pool, space) if pool.attached else ""),
             ("Trash", f"{len(pool.trash)} items" if pool.attached else ""),
             ("Trash keeps", units.format_duration(retention) if retention else "nothing"),
             ("Purging", pool.purging.amount() if pool.purging and pool.purging.running else ""),
         ]
+    )
+
+
+def _volume(backing: Backing) -> str:
+    """What the volume takes below: "1.20 GiB of 10.00 GiB taken on /var, where 3.00 GiB are free"."""
+    return (
+        f"{size(backing.allocation)} of {size(backing.size)} taken on {backing.store}, where "
+        f"{size(backing.available)} are free"
     )
 
 

@@ -15,16 +15,21 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Superblock:
-    """What is formatted: the name of its type, its UUID, and how many bytes of the device it covers."""
+    """What is formatted: the name of its type, its UUID, and how many bytes of the device it covers.
+
+    `flawed`: the kernel has met errors in it, and mounts it all the same.
+    """
 
     type: str
     uuid: UUID
     size: int
+    flawed: bool = False
 
 
-#: include/uapi/linux/... of ext4 (fs/ext4/ext4.h), at byte 1024: block counts, block size, magic, uuid.
+#: Of ext4 (fs/ext4/ext4.h), at byte 1024: block counts, block size, magic, state, uuid.
 _EXT4_OFFSET, _EXT4_SIZE = 1024, 1024
 _EXT4_MAGIC = 0xEF53
+_EXT4_ERROR = 2  # EXT4_ERROR_FS of s_state
 #: Of xfs (fs/xfs/libxfs/xfs_format.h), big endian: magic, block size, blocks, two sizes, uuid.
 _XFS = struct.Struct(">4sIQQQ16s")
 #: Of btrfs (include/uapi/linux/btrfs_tree.h), at 64 KiB.
@@ -47,7 +52,9 @@ def _ext4(fd: int) -> Superblock | None:
     (incompatible,) = struct.unpack_from("<I", block, 0x60)
     # The upper half counts only with INCOMPAT_64BIT.
     high = struct.unpack_from("<I", block, 0x150)[0] if incompatible & 0x80 else 0
-    return Superblock("ext4", UUID(bytes=block[0x68:0x78]), (high << 32 | low) << 10 + min(shift, 6))
+    (state,) = struct.unpack_from("<H", block, 0x3A)
+    size = (high << 32 | low) << 10 + min(shift, 6)
+    return Superblock("ext4", UUID(bytes=block[0x68:0x78]), size, bool(state & _EXT4_ERROR))
 
 
 def _xfs(fd: int) -> Superblock | None:

@@ -124,7 +124,8 @@ async def _capacity(directory: PoolDirectory) -> str:
 
 
 async def _info(directory: PoolDirectory) -> str:
-    return reports.pool_info(directory.pool, await directory.service.spaces.of(directory.pool))
+    service, pool = directory.service, directory.pool
+    return reports.pool_info(pool, await service.spaces.of(pool), await service.backings.of(pool))
 
 
 def _features(directory: PoolDirectory) -> str:

@@ -22,9 +22,10 @@ from root.volume_pools import (
     may_grow_online,
     root_of,
 )
-from support.daemon import Daemon
+from support.daemon import Daemon, MakeDaemon
 from support.machine import loop_devices
 from support.shell import run
+from support.wait import eventually
 
 pytestmark = MARKS
 
@@ -223,3 +224,25 @@ def test_a_device_is_as_large_as_it_is(daemon: Daemon, disk: str) -> None:
     request(pool / "status", "stop")
     with refused(errno.EOPNOTSUPP):
         define(daemon, "other", "btrfs", size=LARGER, source=source)
+
+
+# More promised than there is.
+
+
+def test_images_that_may_outgrow_their_disk_are_warned_of(make_daemon: MakeDaemon) -> None:
+    def small(daemon: Daemon) -> None:
+        run("mount", "-t", "tmpfs", "-o", "size=64M", "fspoolfs-test", daemon.storage)
+
+    daemon = make_daemon(prepare=small)
+    daemon.expect_log("promised more")
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "start build")
+    events = daemon.mount / "events"
+    eventually(lambda: '"storage-overcommitted"' in events.read_text(), what="it is warned of")
+    assert f'"store": "{daemon.storage}"' in events.read_text()
+    assert f"of 320.00 MiB taken on {daemon.storage}, where" in (pool / "info").read_text()
+    run("mount", "-o", "remount,size=1G", daemon.storage)
+    (pool / "autostart").write_text("1\n")
+    request(pool / "config.xml", document("tank", "ext4", more="<trash retention='1h'/>"))
+    eventually(lambda: '"storage-sufficient"' in events.read_text(), what="it is over")
+    request(pool / "status", "stop")

@@ -309,7 +309,7 @@ async def test_a_pool_tells_what_it_has_promised(running: Running) -> None:
         pool = await active_pool(service)
 
         async def told() -> str | None:
-            return info(reports.pool_info(pool, await service.spaces.of(pool))).get("Promised")
+            return info(reports.pool_info(pool, await service.spaces.of(pool), None)).get("Promised")
 
         await make(service, pool, "open")
         assert await told() is None

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from fspoolfs.backends.volumes.provider import Backing, Device
+from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Backing
 
 
 class Devices:

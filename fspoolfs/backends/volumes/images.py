@@ -17,11 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from fspoolfs.backends.volumes.provider import Backing, Device
+from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Backing
 from fspoolfs.progress import Progress
-from fspoolfs.system import atomic, loop, mounts, syscalls
+from fspoolfs.system import atomic, loop, syscalls
 from fspoolfs.system.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -224,9 +225,12 @@ class Images:
             info, numbers = image.lstat(), os.statvfs(image.parent)
         except FileNotFoundError:
             return None
-        disk = mounts.containing(mounts.mounts(), os.path.realpath(image.parent))
-        store = disk.target if disk is not None else "/"
-        return Backing(store, info.st_blocks * _SECTOR, numbers.f_bavail * numbers.f_frsize)
+        return Backing(
+            store=_mount_point(image.parent.resolve()),
+            size=info.st_size,
+            allocation=info.st_blocks * _SECTOR,
+            available=numbers.f_bavail * numbers.f_frsize,
+        )
 
     def remove(self, definition: PoolDefinition) -> None:
         image = self._image(definition)
@@ -285,6 +289,16 @@ def _rename(temporary: Path, image: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _mount_point(directory: Path) -> str:
+    """Where the file system that holds `directory` begins, by device: a table of mounts can be long."""
+    device = directory.stat().st_dev
+    for above in directory.parents:
+        if above.stat().st_dev != device:
+            break
+        directory = above
+    return str(directory)
 
 
 def _put_in_place(temporary: Path, image: Path) -> None:

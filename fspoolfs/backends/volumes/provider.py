@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Backing
 from fspoolfs.progress import Progress
 
 
@@ -37,19 +38,6 @@ class Device:
     def size(self) -> int:
         """Bytes."""
         return os.lseek(self.fd, 0, os.SEEK_END)
-
-
-@dataclass(frozen=True, slots=True)
-class Backing:
-    """What a volume takes of the storage that it lies on, in bytes.
-
-    `store` is what volumes on one storage share, and a person's word for it; `allocation` what this
-    volume takes there, and `available` what is free there for all of them.
-    """
-
-    store: str
-    allocation: int
-    available: int
 
 
 class VolumeProvider(Protocol):
