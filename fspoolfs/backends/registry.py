@@ -19,6 +19,7 @@ from fspoolfs.backends.source import Composite, Source
 from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.images import Images
+from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Feature
@@ -119,7 +120,7 @@ def _title(source: Source) -> str:
 
 def default_registry(storage: Path) -> Registry:
     """Everything that works on real storage; volumes that are files lie below `storage`."""
-    volumes = VolumeSource(storage, [Images(storage), Devices()])
+    volumes = VolumeSource(storage, [Images(storage), Devices(), LogicalVolumes()])
     return Registry([DirectorySource(), volumes], [BTRFS, PROJECT_QUOTA])
 
 

@@ -100,15 +100,26 @@ class VolumeSource:
     def carried(self, definition: PoolDefinition) -> UUID | None:
         provider = self._provider(definition)
         try:
-            if self.unusable() or provider.size(definition) is None:
+            if self.unusable() or provider.unusable() or provider.size(definition) is None:
                 return None
-            found = probe.content(provider.place(definition))
+            found = self._content(definition, provider)
         except (OSError, FspoolError):
             return None  # a start will say what is wrong with it
         format = self._format(definition)
         if found is None or (found.type, found.label) != (format.name, format.cut_label(definition.name)):
             return None
         return found.known_uuid
+
+    def _content(self, definition: PoolDefinition, provider: VolumeProvider) -> probe.Content | None:
+        """What the volume holds, attached for no longer than the look takes."""
+        place = provider.place(definition)
+        if os.path.exists(place):
+            return probe.content(place)
+        try:
+            with provider.open(definition) as device:
+                return probe.content(device.path)
+        finally:
+            provider.release(definition)
 
     # -- build and delete -------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Builder:
                     provider.grow(definition, definition.capacity)
                 self._make_room(definition, device, mode)
                 progress.begin("formatting")
-                self._format(definition, format, device, progress, fresh=made)
+                self._format(definition, format, device, progress, fresh=made and provider.zeroed)
         except (OSError, FspoolError) as error:
             explained = self._explained(definition, error)
             if made:  # in this very call, so that nothing can be on it

@@ -227,10 +227,10 @@ class Pools:
             return known, None
 
         def look() -> tuple[PoolDefinition, resizing.Shrinking | None]:
-            size = resizing.storage_size(self._registry, known)
-            sized = replace(known, capacity=size) if size is not None else known
-            shrinking = resizing.plan_shrinking(self._registry, pool, sized, wanted)
-            return known if known.capacity is not None else sized, shrinking
+            sized = known
+            if known.capacity is None:
+                sized = replace(known, capacity=resizing.storage_size(self._registry, known))
+            return sized, resizing.plan_shrinking(self._registry, pool, sized, wanted)
 
         found = await self._in_time(look, f"look at the volume of pool {pool.name}")
         return found or (known, None)

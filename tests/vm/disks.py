@@ -33,17 +33,23 @@ _SECTOR = 512
 @cache
 def _modules() -> None:
     """Load what nothing loads by itself where no udev runs."""
-    run("modprobe", "-a", "loop", "ext4", "quota_v2", "xfs", "btrfs", "dm_flakey")
+    run("modprobe", "-a", "loop", "ext4", "quota_v2", "xfs", "btrfs", "dm_flakey", "dm_thin_pool")
+
+
+def blank(size: int) -> str:
+    """A new disk of `size` bytes; its device."""
+    _modules()
+    image = Path(f"/dev/shm/disk{next(_numbers)}")
+    with image.open("wb") as file:
+        file.truncate(size)
+    return run("losetup", "--find", "--show", image).stdout.strip()
 
 
 def make(kind: str) -> str:
     """A new disk with a file system on it; its device."""
-    _modules()
-    image = Path(f"/dev/shm/disk{next(_numbers)}")
-    with image.open("wb") as file:
-        file.truncate(_SIZE[kind])
-    run(*_MAKE[kind], image)
-    return run("losetup", "--find", "--show", image).stdout.strip()
+    device = blank(_SIZE[kind])
+    run(*_MAKE[kind], device)
+    return device
 
 
 def mount(device: str, options: str) -> Path:
@@ -81,40 +87,28 @@ def volume(kind: str, options: str) -> Volume:
     return Volume(kind, device, mount(device, options))
 
 
-class FailingDisk:
+class FailingDevice:
     """A disk whose power can be cut: what is written from then on is lost, though nobody is told.
 
-    Its file system enforces limits of items.
-
-    dm-flakey with `drop_writes` (Documentation/admin-guide/device-mapper/dm-flakey.rst).
+    dm-flakey with `drop_writes` (Documentation/admin-guide/device-mapper/dm-flakey.rst) over `behind`,
+    which has `size` bytes.
     """
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._behind = make(kind)
+    def __init__(self, behind: str, size: int) -> None:
+        self._behind = behind
         self._name = f"failing{next(_numbers)}"
-        self._sectors = _SIZE[kind] // _SECTOR
-        self.place = _MOUNTS / self._name
-        self.place.mkdir(parents=True)
+        self._sectors = size // _SECTOR
+        self.path = f"/dev/mapper/{self._name}"
         self._dmsetup("create", self._name, "--table", self._table())
         self._dmsetup("mknodes", self._name)
-        self._mount()
-        if kind == "btrfs":
-            run("btrfs", "quota", "enable", self.place)
 
     def cut(self) -> None:
         """From now on nothing reaches the disk. Neither is anything flushed first."""
         self._load(self._table("1 drop_writes"))
 
-    def return_after_cut(self) -> None:
-        """Throw away what only memory has, and mount what is on the disk."""
-        # The last close of the device drops what was cached of it, through the cut.
-        run("umount", "--recursive", self.place)
+    def restore(self) -> None:
+        """What is written reaches the disk again. What was cached of it goes with the last close before."""
         self._load(self._table())
-        self._mount()
-
-    def _mount(self) -> None:
-        run("mount", "-o", _ENFORCING[self._kind], f"/dev/mapper/{self._name}", self.place)
 
     def _table(self, feature: str = "") -> str:
         # Up for 60 seconds and down for none, or the other way round.
@@ -128,6 +122,31 @@ class FailingDisk:
 
     def _dmsetup(self, *arguments: str) -> None:
         run("dmsetup", "--noudevsync", "--noudevrules", *arguments)
+
+
+class FailingDisk:
+    """A failing device with a file system, mounted at `place`, that enforces limits of items."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._device = FailingDevice(make(kind), _SIZE[kind])
+        self.place = _MOUNTS / f"m{next(_numbers)}"
+        self.place.mkdir(parents=True)
+        self._mount()
+        if kind == "btrfs":
+            run("btrfs", "quota", "enable", self.place)
+
+    def cut(self) -> None:
+        self._device.cut()
+
+    def return_after_cut(self) -> None:
+        """Throw away what only memory has, and mount what is on the disk."""
+        run("umount", "--recursive", self.place)
+        self._device.restore()
+        self._mount()
+
+    def _mount(self) -> None:
+        run("mount", "-o", _ENFORCING[self._kind], self._device.path, self.place)
 
 
 def space(path: Path) -> int:

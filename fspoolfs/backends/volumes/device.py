@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from fspoolfs.backends.volumes.lvm import identity_of
 from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Backing
+from fspoolfs.system import lvm
 
 
 class Devices:
@@ -22,6 +24,7 @@ class Devices:
 
     name: ClassVar[str] = "device"
     shrinks: ClassVar[bool] = False
+    zeroed: ClassVar[bool] = False
 
     def unusable(self) -> str:
         return ""
@@ -45,7 +48,9 @@ class Devices:
             return f"volume:{place}"
         if not stat.S_ISBLK(info.st_mode):
             return f"volume:{place}"
-        return f"volume:device {os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
+        number = os.major(info.st_rdev), os.minor(info.st_rdev)
+        logical = lvm.volume_behind(number)
+        return identity_of(*logical) if logical is not None else f"volume:device {number[0]}:{number[1]}"
 
     def place(self, definition: PoolDefinition) -> str:
         return os.path.realpath(definition.source.device or "")

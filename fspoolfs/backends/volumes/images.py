@@ -43,6 +43,7 @@ class Images:
 
     name: ClassVar[str] = "images"
     shrinks: ClassVar[bool] = True
+    zeroed: ClassVar[bool] = True
 
     def __init__(self, storage: Path) -> None:
         self._volumes = storage / "volumes"

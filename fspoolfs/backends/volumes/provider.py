@@ -47,6 +47,8 @@ class VolumeProvider(Protocol):
     name: ClassVar[str]
     #: Whether its volumes can become smaller.
     shrinks: ClassVar[bool]
+    #: Whether the volumes that it makes read as zeros.
+    zeroed: ClassVar[bool]
 
     def unusable(self) -> str:
         """Why there can be no such volume on this host; empty where there can."""

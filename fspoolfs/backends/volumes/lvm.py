@@ -1,0 +1,228 @@
+"""Logical volumes: the pool that a definition names is a volume group, the volume a logical volume in it.
+
+Groups are there or not. A volume that is made here carries a tag with the pool's UUID, which goes where
+the volume goes; only such a one is removed again, and put out of action when its pool is stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from fspoolfs.backends.volumes.provider import Device
+from fspoolfs.errors import InvalidError, NotFoundError, StorageError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Backing
+from fspoolfs.system import lvm
+from fspoolfs.system.lvm import LogicalVolume, VolumeGroup
+
+log = logging.getLogger(__name__)
+
+#: What opening a volume answers that is not active: there is no node, or nothing behind it.
+_INACTIVE = frozenset((errno.ENOENT, errno.ENXIO))
+#: What the tags of a volume begin with that was made here, and of one whose making has not come to its end.
+_MADE, _NEW = "fspoolfs.made.", "fspoolfs.new."
+#: Seconds for which one report serves questions about many pools.
+_FRESH = 5.0
+
+
+class LogicalVolumes:
+    """`VolumeProvider` for volumes of LVM."""
+
+    name: ClassVar[str] = "lvm"
+    shrinks: ClassVar[bool] = True
+    zeroed: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._reports = _Reports()
+
+    def unusable(self) -> str:
+        return lvm.unusable()
+
+    def check(self, definition: PoolDefinition) -> None:
+        for what, name in zip(("volume group", "logical volume"), _names(definition), strict=True):
+            if not lvm.is_name(name):
+                raise InvalidError(
+                    f"pool {definition.name}: {name!r} is no name of a {what}, which consists of letters, "
+                    "digits and + _ . - and does not begin with a hyphen"
+                )
+
+    def identity(self, definition: PoolDefinition) -> str:
+        return identity_of(*_names(definition))
+
+    def place(self, definition: PoolDefinition) -> str:
+        return "/dev/{}/{}".format(*_names(definition))
+
+    def size(self, definition: PoolDefinition) -> int | None:
+        found = lvm.volume(*_names(definition))
+        return None if found is None else found.size
+
+    def create(self, definition: PoolDefinition) -> bool:
+        group, name = _names(definition)
+        new, made = _tag(_NEW, definition), _tag(_MADE, definition)
+        found = lvm.volume(group, name)
+        if found is not None and new not in found.tags:
+            return False
+        if definition.capacity is None:
+            raise InvalidError(
+                f"pool {definition.name}: there is no logical volume {group}/{name} yet, and nothing says "
+                "how large it is to be; give the pool a <capacity>"
+            )
+        if found is not None:  # a crash kept what an older volume has left in it from being removed
+            lvm.remove(group, name)
+        self._refuse_lack_of_room(definition, definition.capacity)
+        lvm.create(group, name, definition.capacity, tag=new)
+        lvm.retag(group, name, old=new, new=made)
+        return True
+
+    def _refuse_lack_of_room(self, definition: PoolDefinition, wanted: int) -> None:
+        """`wanted` is in bytes. Raises `NotFoundError`, and `StorageError` (ENOSPC) with the numbers."""
+        group = self._group(definition)
+        if wanted > group.free:
+            raise StorageError(
+                f"pool {definition.name}: volume group {group.name} has {group.free} bytes free, and "
+                f"{wanted} are needed; add a disk with vgextend, or write a smaller capacity",
+                errno=errno.ENOSPC,
+            )
+
+    def _group(self, definition: PoolDefinition) -> VolumeGroup:
+        name, _ = _names(definition)
+        group = lvm.volume_group(name)
+        if group is None:
+            raise NotFoundError(
+                f"pool {definition.name}: there is no volume group {name}; make it with vgcreate, or correct "
+                "the name"
+            )
+        return group
+
+    @contextmanager
+    def open(self, definition: PoolDefinition) -> Iterator[Device]:
+        place = self.place(definition)
+        try:
+            fd = _open(place)
+        except OSError as error:
+            if error.errno not in _INACTIVE:
+                raise
+            self._activate(definition)
+            fd = _open(place)
+        try:
+            yield Device(fd, os.path.realpath(place), place)
+        finally:
+            os.close(fd)
+
+    def _activate(self, definition: PoolDefinition) -> None:
+        group, name = _names(definition)
+        if lvm.volume(group, name) is None:
+            self._group(definition)
+            raise NotFoundError(
+                f"pool {definition.name}: there is no logical volume {group}/{name}; build the pool first"
+            )
+        lvm.activate(group, name)
+
+    def is_behind(self, definition: PoolDefinition, path: str) -> bool:
+        return os.path.realpath(path) == os.path.realpath(self.place(definition))
+
+    def release(self, definition: PoolDefinition) -> None:
+        if not os.path.lexists(self.place(definition)):
+            return
+        found = lvm.volume(*_names(definition))
+        if found is None or not found.active or not any(tag.startswith(_MADE) for tag in found.tags):
+            return
+        try:
+            lvm.deactivate(found.group, found.name)
+        except StorageError as error:
+            log.warning("pool %s: its logical volume stays active: %s", definition.name, error)
+
+    def grow(self, definition: PoolDefinition, capacity: int) -> None:
+        found = self._volume(definition)
+        group = self._group(definition)
+        if found.size - capacity >= group.extent:
+            raise UnsupportedError(
+                f"pool {definition.name}: {found.group}/{found.name} has {found.size} bytes, which is more "
+                f"than {capacity} already; growing does not make it smaller"
+            )
+        if found.size < capacity:
+            if not found.pool:
+                self._refuse_lack_of_room(definition, capacity - found.size)
+            lvm.extend(found.group, found.name, capacity)
+
+    def shrink(self, definition: PoolDefinition, capacity: int) -> None:
+        found = self._volume(definition)
+        if found.size - capacity >= self._group(definition).extent:
+            lvm.reduce(found.group, found.name, capacity)
+
+    def _volume(self, definition: PoolDefinition) -> LogicalVolume:
+        group, name = _names(definition)
+        found = lvm.volume(group, name)
+        if found is None:
+            raise NotFoundError(
+                f"pool {definition.name}: there is no logical volume {group}/{name}; build the pool first"
+            )
+        return found
+
+    def backing(self, definition: PoolDefinition) -> Backing | None:
+        return self._reports.backing(*_names(definition))
+
+    def remove(self, definition: PoolDefinition) -> None:
+        group, name = _names(definition)
+        found = lvm.volume(group, name)
+        if found is not None and _was_made(found, definition):
+            lvm.remove(group, name)
+
+
+class _Reports:
+    """What volumes take of their groups, by one report for all that are asked for within a moment."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._time = -_FRESH
+        self._volumes: dict[tuple[str, str], LogicalVolume] = {}
+        self._free: dict[str, int] = {}
+
+    def backing(self, group: str, name: str) -> Backing | None:
+        with self._lock:
+            if time.monotonic() - self._time >= _FRESH:
+                self._volumes = {(one.group, one.name): one for one in lvm.volumes()}
+                self._free = {one.name: one.free for one in lvm.volume_groups()}
+                self._time = time.monotonic()
+            found = self._volumes.get((group, name))
+            if found is None:
+                return None
+            thin = self._volumes.get((group, found.pool)) if found.pool else None
+            free = self._free.get(group, 0) if thin is None else round(thin.size * (1 - thin.used))
+        return Backing(
+            store=group if thin is None else f"{group}/{thin.name}",
+            size=found.size,
+            allocation=round(found.size * found.used),
+            available=free,
+        )
+
+
+def identity_of(group: str, name: str) -> str:
+    """What pools on one logical volume share, whichever way they name it."""
+    return f"volume:lvm {group}/{name}"
+
+
+def _names(definition: PoolDefinition) -> tuple[str, str]:
+    source = definition.source
+    assert source.pool is not None, "a document without a device names both"
+    assert source.volume is not None, "a document without a device names both"
+    return source.pool, source.volume
+
+
+def _tag(kind: str, definition: PoolDefinition) -> str:
+    return f"{kind}{definition.uuid}"
+
+
+def _was_made(volume: LogicalVolume, definition: PoolDefinition) -> bool:
+    return bool(volume.tags & {_tag(_MADE, definition), _tag(_NEW, definition)})
+
+
+def _open(place: str) -> int:
+    return os.open(place, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,0 +1,166 @@
+"""Reports and names of LVM, and what is refused before any program of it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from fspoolfs.backends.volumes.lvm import LogicalVolumes
+from fspoolfs.errors import FspoolError, InvalidError, NotFoundError, StorageError
+from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
+from fspoolfs.system import command, lvm
+from fspoolfs.system.command import Output
+
+POOL = PoolDefinition(
+    name="tank",
+    type=PoolType.VOLUME,
+    uuid=UUID(int=1),
+    capacity=1 << 30,
+    source=PoolSource(pool="vg0", provider="lvm", volume="data"),
+    target="/srv/tank",
+)
+VOLUMES = b"""{"report": [{"lv": [
+  {"vg_name": "vg0", "lv_name": "data", "lv_path": "/dev/vg0/data", "lv_size": "1073741824",
+   "lv_tags": "one,fspoolfs.made.00000000-0000-0000-0000-000000000001", "lv_active": "active",
+   "pool_lv": "", "data_percent": ""},
+  {"vg_name": "vg0", "lv_name": "thin", "lv_path": "/dev/vg0/thin", "lv_size": "2000",
+   "lv_tags": "", "lv_active": "", "pool_lv": "tp", "data_percent": "25.00"},
+  {"vg_name": "vg0", "lv_name": "tp", "lv_path": "", "lv_size": "4000",
+   "lv_tags": "", "lv_active": "active", "pool_lv": "", "data_percent": "12.50"}
+]}]}"""
+NO_VOLUMES = b'{"report": [{"lv": []}]}'
+GROUPS = b'{"report": [{"vg": [{"vg_name": "vg0", "vg_free": "1000", "vg_extent_size": "4"}]}]}'
+NO_GROUPS = b'{"report": [{"vg": []}]}'
+
+
+class Programs:
+    """Answers instead of LVM, and what it was asked to change."""
+
+    def __init__(self) -> None:
+        self.reports = {"lvs": VOLUMES, "vgs": GROUPS}
+        self.changes: list[str] = []
+        self.statuses: list[int] = []
+
+    def run(self, argv: list[str], **more: object) -> Output:
+        if argv[0] in self.reports:
+            return Output(self.reports[argv[0]], b"", 0)
+        self.changes.append(" ".join(argv))
+        return Output(b"", b"", self.statuses.pop(0) if self.statuses else 0)
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+    made = Programs()
+    monkeypatch.setattr(command, "run", made.run)
+    return made
+
+
+def named(group: str, volume: str) -> PoolDefinition:
+    return replace(POOL, source=PoolSource(pool=group, provider="lvm", volume=volume))
+
+
+def test_a_report_tells_all_that_is_asked_of_a_volume(programs: Programs) -> None:
+    data, thin, _ = lvm.volumes()
+    assert (data.size, data.active, data.pool, data.used) == (1 << 30, True, "", 1.0)
+    assert "one" in data.tags
+    assert (thin.active, thin.tags, thin.pool, thin.used) == (False, frozenset(), "tp", 0.25)
+    assert lvm.volume_group("vg0") == lvm.VolumeGroup(name="vg0", free=1000, extent=4)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "names"),
+    [
+        ("vg0-data", ("vg0", "data")),
+        ("my--group-a--b--c", ("my-group", "a-b-c")),
+        ("nothing", None),
+        ("a--b", None),
+    ],
+)
+def test_names_of_mapped_devices_are_taken_apart(mapped: str, names: tuple[str, str] | None) -> None:
+    assert lvm.split_name(mapped) == names
+
+
+@pytest.mark.parametrize("name", ["-x", "a b", "a/b", "ü", "a\n", "", ".", "..", "x" * 128, 'a"b'])
+def test_names_that_lvm_has_not_are_refused(name: str) -> None:
+    for definition in (named(name, "data"), named("vg0", name)):
+        with pytest.raises(InvalidError, match="is no name of a"):
+            LogicalVolumes().check(definition)
+    LogicalVolumes().check(named("vg.0_+-", ".data"))
+
+
+def test_one_volume_is_one_whichever_way_it_is_named() -> None:
+    assert LogicalVolumes().identity(POOL) == LogicalVolumes().identity(replace(POOL, name="other"))
+    assert LogicalVolumes().identity(POOL) != LogicalVolumes().identity(named("vg1", "data"))
+
+
+def test_a_volume_is_made_as_new_and_then_as_made(programs: Programs) -> None:
+    programs.reports["lvs"] = NO_VOLUMES
+    with pytest.raises(StorageError, match="has 1000 bytes free, and 1073741824 are needed"):
+        LogicalVolumes().create(POOL)
+    with pytest.raises(InvalidError, match="how large"):
+        LogicalVolumes().create(replace(POOL, capacity=None))
+    assert programs.changes == []
+    assert LogicalVolumes().create(replace(POOL, capacity=1000)) is True
+    created, tagged = programs.changes
+    assert created.startswith("lvcreate --yes --wipesignatures y --zero y --addtag fspoolfs.new.0000")
+    assert created.endswith("--size 1000b --name data vg0")
+    assert "--deltag fspoolfs.new." in tagged
+    assert "--addtag fspoolfs.made." in tagged
+
+
+def test_a_volume_that_is_there_is_used_and_only_removed_if_it_was_made_here(programs: Programs) -> None:
+    volumes = LogicalVolumes()
+    assert volumes.create(POOL) is False
+    volumes.remove(named("vg0", "data"))
+    assert programs.changes == ["lvremove --yes vg0/data"]
+    programs.changes.clear()
+    programs.reports["lvs"] = VOLUMES.replace(b"fspoolfs.made.", b"fspoolfs.other.")
+    volumes.remove(POOL)
+    assert programs.changes == []
+    programs.reports["lvs"] = VOLUMES.replace(b"fspoolfs.made.", b"fspoolfs.new.")
+    assert volumes.create(replace(POOL, capacity=1000)) is True, "one that was half made is made anew"
+    assert programs.changes[0] == "lvremove --yes vg0/data"
+
+
+def test_volumes_grow_and_shrink_by_whole_extents(programs: Programs) -> None:
+    volumes = LogicalVolumes()
+    volumes.grow(POOL, (1 << 30) - 1)
+    volumes.shrink(POOL, (1 << 30) - 3)
+    assert programs.changes == [], "less than an extent is no difference"
+    with pytest.raises(FspoolError, match="growing does not make it smaller"):
+        volumes.grow(POOL, (1 << 30) - 4)
+    volumes.grow(POOL, (1 << 30) + 8)
+    volumes.shrink(POOL, (1 << 30) - 4)
+    programs.statuses = [3, 0]
+    volumes.shrink(POOL, (1 << 30) - 4)
+    assert programs.changes == [
+        "lvextend --size 1073741832b vg0/data",
+        "lvreduce --yes --force --size 1073741820b --fs ignore vg0/data",
+        "lvreduce --yes --force --size 1073741820b --fs ignore vg0/data",
+        "lvreduce --yes --force --size 1073741820b vg0/data",
+    ]
+
+
+def test_what_is_missing_is_named(programs: Programs) -> None:
+    programs.reports = {"lvs": NO_VOLUMES, "vgs": NO_GROUPS}
+    volumes = LogicalVolumes()
+    with pytest.raises(NotFoundError, match="there is no volume group vg0"):
+        volumes.create(POOL)
+    with pytest.raises(NotFoundError, match="there is no volume group vg0"), volumes.open(POOL):
+        pass
+    programs.reports["vgs"] = GROUPS
+    with pytest.raises(NotFoundError, match="build the pool first"), volumes.open(POOL):
+        pass
+    assert volumes.size(POOL) is None
+    assert volumes.backing(POOL) is None
+
+
+def test_a_thin_volume_lies_on_its_thin_pool(programs: Programs) -> None:
+    volumes = LogicalVolumes()
+    thin, thick = volumes.backing(named("vg0", "thin")), volumes.backing(POOL)
+    assert thin is not None
+    assert thick is not None
+    assert (thin.store, thin.size, thin.allocation, thin.available) == ("vg0/tp", 2000, 500, 3500)
+    assert (thick.store, thick.size, thick.allocation, thick.available) == ("vg0", 1 << 30, 1 << 30, 1000)
