@@ -22,6 +22,7 @@ from fspoolfs.backends.source import Source
 from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.images import Images
+from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
 from fspoolfs.system.paths import HostRoot
 from support.leaks import mark
@@ -117,7 +118,7 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
 
 
 def volume_source(storage: Path) -> VolumeSource:
-    return VolumeSource(storage, [Images(storage), Devices()])
+    return VolumeSource(storage, [Images(storage), Devices(), LogicalVolumes()])
 
 
 def volume_pool(directory: Path, source: PoolSource, capacity: int | None = None) -> PoolDefinition:

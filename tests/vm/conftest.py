@@ -21,10 +21,10 @@ _HERE = Path(__file__).parent
 #: Set by `scripts/vmtest`.
 _VARIABLE = "FSPOOLFS_GUEST"
 
-#: The suite that runs here as well, with its failed assertions explained as they are elsewhere.
-_SUITE = "conformance.test_filesystem_contract"
-if _SUITE not in sys.modules:
-    pytest.register_assert_rewrite(_SUITE)
+# The suites that run here as well, with their failed assertions explained as they are elsewhere.
+for _suite in ("conformance.test_filesystem_contract", "conformance.test_source_contract"):
+    if _suite not in sys.modules:
+        pytest.register_assert_rewrite(_suite)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -54,6 +54,10 @@ class Group:
         run("vgchange", "--activate", "n", self.name)
         self._disk.restore()
 
+    def clear(self) -> None:
+        """Remove all its volumes."""
+        run("lvremove", "--yes", "--force", self.name)
+
     def volumes(self) -> dict[str, int]:
         """The size of each volume by name, in bytes."""
         rows = run(
