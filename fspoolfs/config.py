@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from fspoolfs.errors import InvalidError
+from fspoolfs.system.libvirt_storage import DEFAULT_URI
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -27,6 +28,7 @@ class Config:
     grace: float = 5.0
     log_level: str = "info"
     log_file: Path | None = None
+    libvirt_uri: str = DEFAULT_URI
     foreground: bool = False
     sim: bool = False
 
@@ -91,6 +93,8 @@ def _convert(key: str, value: object, where: str) -> object:
     if key == "grace" and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return float(value)
     if key == "log-level" and value in LOG_LEVELS:
+        return value
+    if key == "libvirt-uri" and isinstance(value, str) and ":" in value:
         return value
     if key in _PATHS and isinstance(value, str | Path) and str(value):
         return Path(os.path.abspath(Path(value).expanduser()))

@@ -13,7 +13,7 @@ import pyfuse3
 import trio
 
 from fspoolfs import __version__, mountpoint
-from fspoolfs.backends.registry import default_registry, simulated_registry
+from fspoolfs.backends.registry import Registry, default_registry, simulated_registry
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.config import Config
 from fspoolfs.errors import FspoolError
@@ -87,12 +87,18 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
     return Service(
         state=config.state_dir,
         storage=config.storage_dir,
-        registry=simulated_registry(SimulatedHost()) if config.sim else default_registry(config.storage_dir),
+        registry=_make_registry(config),
         finder=NoUses() if config.sim else MountWatch(),
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         nursery=nursery,
         grace=config.grace,
     )
+
+
+def _make_registry(config: Config) -> Registry:
+    if config.sim:
+        return simulated_registry(SimulatedHost())
+    return default_registry(config.storage_dir, libvirt_uri=config.libvirt_uri)
 
 
 async def _serve_mounted(

@@ -269,7 +269,7 @@ def test_an_old_python_is_refused(machine: Machine) -> None:
 def test_an_unknown_option_is_refused(machine: Machine) -> None:
     result = machine.install("--tset")
     assert result.returncode == 1
-    assert result.stderr == "install: usage: scripts/install [--test]\n"
+    assert result.stderr == "install: usage: scripts/install [--libvirt | --test]\n"
     assert machine.calls("apt-get") == []
 
 

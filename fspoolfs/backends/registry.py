@@ -19,10 +19,13 @@ from fspoolfs.backends.source import Composite, Source
 from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.images import Images
+from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
+from fspoolfs.backends.volumes.provider import VolumeProvider
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Feature
+from fspoolfs.system import libvirt_storage
 
 _ABSENT = "no backend in this version"
 
@@ -118,9 +121,15 @@ def _title(source: Source) -> str:
     return f"{source.type} {source.format}".rstrip()
 
 
-def default_registry(storage: Path) -> Registry:
+def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAULT_URI) -> Registry:
     """Everything that works on real storage; volumes that are files lie below `storage`."""
-    volumes = VolumeSource(storage, [Images(storage), Devices(), LogicalVolumes()])
+    providers: list[VolumeProvider] = [
+        Images(storage),
+        Devices(),
+        LogicalVolumes(),
+        LibvirtVolumes(storage, libvirt_uri),
+    ]
+    volumes = VolumeSource(storage, providers)
     return Registry([DirectorySource(), volumes], [BTRFS, PROJECT_QUOTA])
 
 

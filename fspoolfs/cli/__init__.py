@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--grace", type=float, metavar="SECONDS", help="how long a verb is waited for")
     mount.add_argument("--log-level", choices=config.LOG_LEVELS)
     mount.add_argument("--log-file", type=_absolute, metavar="FILE")
+    mount.add_argument("--libvirt-uri", metavar="URI", help="whose storage pools libvirt's volumes are of")
     mount.add_argument("--sim", action="store_true", help="simulate storage in memory, touching no disk")
     unmount = commands.add_parser("unmount", help="unmount a control tree; its daemon ends")
     unmount.add_argument("mountpoint", nargs="?", type=_absolute, help=where)
@@ -64,7 +65,16 @@ def _config(options: argparse.Namespace) -> config.Config:
     chosen = config.defaults()
     if options.config is not None:
         chosen = config.read(options.config, chosen)
-    names = ("mountpoint", "state_dir", "storage_dir", "allow_other", "grace", "log_level", "log_file")
+    names = (
+        "mountpoint",
+        "state_dir",
+        "storage_dir",
+        "allow_other",
+        "grace",
+        "log_level",
+        "log_file",
+        "libvirt_uri",
+    )
     said = {
         name.replace("_", "-"): getattr(options, name) for name in names if getattr(options, name) is not None
     }

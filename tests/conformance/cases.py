@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from benchmarks.libvirtd import Libvirtd
 from fspoolfs.backends import btrfs, generic, simulated_quota
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
@@ -22,6 +23,7 @@ from fspoolfs.backends.source import Source
 from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.images import Images
+from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
 from fspoolfs.system.paths import HostRoot
@@ -146,6 +148,23 @@ def on_device(directory: Path) -> SourceCase:
     )
 
 
+def on_libvirt(directory: Path) -> SourceCase:
+    """On a volume of a libvirtd that is the test's own."""
+    images, place = directory / "images", directory / "libvirt"
+    images.mkdir()
+    place.mkdir()
+    server = Libvirtd(place)
+    server.wait_until_usable()
+    connect = ("virsh", "--quiet", "--connect", server.uri)
+    run(*connect, "pool-create-as", "default", "dir", "--target", images)
+    source = PoolSource(pool="default", volume="vol1", provider="libvirt", format="ext4")
+    return SourceCase(
+        VolumeSource(directory, [LibvirtVolumes(directory, server.uri)]),
+        volume_pool(directory, source, VOLUME_SIZE),
+        server.kill,
+    )
+
+
 #: Bytes; xfs needs 300 MiB.
 VOLUME_SIZE = 320 << 20
 
@@ -156,6 +175,7 @@ SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "images-xfs": lambda directory: on_image(directory, "xfs"),
     "images-btrfs": lambda directory: on_image(directory, "btrfs"),
     "device-ext4": on_device,
+    "libvirt-ext4": on_libvirt,
 }
 
 
@@ -163,5 +183,8 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
     """What a test of this source needs of the machine."""
     if "-" not in name:
         return []
-    programs = (f"mkfs.{name.rpartition('-')[2]}", "blkid", "wipefs", "losetup")
+    provider, _, format = name.partition("-")
+    programs = [f"mkfs.{format}", "blkid", "wipefs", "losetup"]
+    if provider == "libvirt":
+        programs += ["libvirtd", "virsh"]
     return [pytest.mark.root, pytest.mark.required, pytest.mark.program(*programs)]

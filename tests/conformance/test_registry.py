@@ -72,11 +72,10 @@ def test_refusal_without_format_names_the_type_alone() -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (PoolSource(pool="p", volume="v", provider="libvirt"), "with provider 'libvirt' has no backend"),
         (PoolSource(pool="p", volume="v", format="zfs"), "with format 'zfs' has no backend"),
         (
-            PoolSource(pool="p", volume="v", format="zfs", provider="libvirt"),
-            "with format 'zfs' and provider 'libvirt' has no backend",
+            PoolSource(pool="p", volume="v", format="zfs", provider="lvm"),
+            "with format 'zfs' and provider 'lvm' has no backend",
         ),
         (PoolSource(device="/dev/sdx", format="zfs"), "with format 'zfs' has no backend"),
     ],
@@ -121,13 +120,14 @@ def test_features_tell_of_everything_that_pools_are_known_by() -> None:
     assert {"pool dir", "pool volume", "provider images", "provider lvm"} <= rows.keys()
     assert {"filesystem generic", "filesystem btrfs", "filesystem project-quota"} <= rows.keys()
     absent = {name for name, reason in rows.items() if reason == "no backend in this version"}
-    assert absent >= {"provider libvirt", "format zfs", "filesystem zfs", "pool network nfs"}
+    assert absent >= {"format zfs", "filesystem zfs", "pool network nfs"}
     assert rows["pool dir"] == rows["filesystem btrfs"] == rows["filesystem project-quota"] == ""
     of_volumes = {
         "pool volume",
         "provider images",
         "provider device",
         "provider lvm",
+        "provider libvirt",
         "format ext4",
         "format xfs",
     }

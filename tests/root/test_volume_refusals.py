@@ -285,7 +285,7 @@ def test_what_has_no_backend_says_so(daemon: Daemon) -> None:
     features = (daemon.mount / "features").read_text()
     assert "provider images: yes" in features
     assert "format xfs: yes" in features
-    assert "provider libvirt: no (no backend in this version)" in features
+    assert "provider libvirt: no (no daemon of libvirt listens" in features
     pool = define(daemon, "tank", "zfs")
     for verb in ("build", "start"):
         with refused(errno.EOPNOTSUPP):

@@ -7,18 +7,18 @@ somebody has put there is used, and never removed. Nobody but the daemon's user 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from fspoolfs.backends.volumes import image_files
+from fspoolfs.backends.volumes.image_files import whole_blocks
 from fspoolfs.backends.volumes.provider import Device
-from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
+from fspoolfs.errors import InvalidError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Backing
 from fspoolfs.progress import Progress
@@ -28,14 +28,8 @@ from fspoolfs.system.transfer import Transfer
 log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Two inode numbers, and newlines.
 _RECORD_LIMIT = 64
-#: What st_blocks counts in: stat(3type).
-_SECTOR = 512
-#: Seconds that a loop device may take to end after the last user has closed it.
-_PATIENCE = 2.0
-_STEP = 0.005
 
 
 class Images:
@@ -86,7 +80,7 @@ class Images:
         temporary = _temporary(image)
         fd = _open_new(temporary)
         try:
-            os.ftruncate(fd, _whole_blocks(definition.capacity))
+            os.ftruncate(fd, whole_blocks(definition.capacity))
             os.fsync(fd)
             _write_record(image, os.fstat(fd).st_ino)
             _rename(temporary, image)
@@ -99,68 +93,20 @@ class Images:
 
     @contextmanager
     def open(self, definition: PoolDefinition) -> Iterator[Device]:
-        file = self._open_image(definition)
-        _temporary(self._image(definition)).unlink(missing_ok=True)
-        try:
-            device = loop.find(os.fstat(file))
-            if device is None:
-                device = loop.attach(file)
-            elif os.lseek(device, 0, os.SEEK_END) != os.fstat(file).st_size:
-                loop.update_size(device)  # which a crash has kept from following
-        finally:
-            os.close(file)
-        try:
-            yield Device(device, os.readlink(f"/proc/self/fd/{device}"), self.place(definition))
-        finally:
-            os.close(device)
-
-    def _open_image(self, definition: PoolDefinition) -> int:
         image = self._image(definition)
-        try:
-            fd = os.open(image, _OPEN)
-        except FileNotFoundError:
-            raise NotFoundError(
-                f"pool {definition.name}: its image {image} does not exist; build the pool first, or put the "
-                "image back"
-            ) from None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise InvalidError(
-                    f"pool {definition.name}: {image} is a symbolic link, which is not followed; put the "
-                    "image itself there"
-                ) from None
-            raise
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise InvalidError(f"pool {definition.name}: {image} is not an image: it is no ordinary file")
-        return fd
+        _temporary(image).unlink(missing_ok=True)
+        with image_files.attached(definition, image) as device:
+            yield device
 
     def is_behind(self, definition: PoolDefinition, path: str) -> bool:
-        return loop.file_behind(path) == os.path.realpath(self._image(definition))
+        return image_files.is_behind(self._image(definition), path)
 
     def release(self, definition: PoolDefinition) -> None:
-        try:
-            info = self._image(definition).lstat()
-        except FileNotFoundError:  # what is attached ends by itself
-            return
-        deadline = time.monotonic() + _PATIENCE
-        while (device := loop.find(info)) is not None:
-            try:
-                loop.detach(device)
-            finally:
-                os.close(device)
-            if time.monotonic() >= deadline:
-                log.warning(
-                    "pool %s: a loop device of its image goes when the last user of it has ended",
-                    definition.name,
-                )
-                return
-            time.sleep(_STEP)
+        image_files.release(definition, self._image(definition))
 
     def grow(self, definition: PoolDefinition, capacity: int) -> None:
-        file = self._open_image(definition)
-        try:
-            size, wanted = os.fstat(file).st_size, _whole_blocks(capacity)
+        wanted = whole_blocks(capacity)
+        with self._sized(definition) as (file, size):
             if size > wanted:
                 raise UnsupportedError(
                     f"pool {definition.name}: its image has {size} bytes, which is more than {wanted} "
@@ -168,43 +114,37 @@ class Images:
                 )
             if size < wanted:
                 os.ftruncate(file, wanted)
-                os.fsync(file)
-            device = loop.find(os.fstat(file))
-        finally:
-            os.close(file)
-        if device is not None:
-            try:
-                loop.update_size(device)
-            finally:
-                os.close(device)
 
     def shrink(self, definition: PoolDefinition, capacity: int) -> None:
-        file = self._open_image(definition)
-        try:
-            wanted = _whole_blocks(capacity)
-            if os.fstat(file).st_size > wanted:
+        wanted = whole_blocks(capacity)
+        with self._sized(definition) as (file, size):
+            if size > wanted:
                 os.ftruncate(file, wanted)
+
+    @contextmanager
+    def _sized(self, definition: PoolDefinition) -> Iterator[tuple[int, int]]:
+        """The open image and its size in bytes; what becomes of that is durable, and its device follows."""
+        file = image_files.open_image(definition, self._image(definition))
+        try:
+            size = os.fstat(file).st_size
+            yield file, size
+            if os.fstat(file).st_size != size:
                 os.fsync(file)
-            device = loop.find(os.fstat(file))
+            image_files.follow_size(file)
         finally:
             os.close(file)
-        if device is not None:
-            try:
-                loop.update_size(device)
-            finally:
-                os.close(device)
 
     @contextmanager
     def replacement(self, definition: PoolDefinition, progress: Progress) -> Iterator[str]:
         """A copy of the image beside it, which shares its blocks where the host's storage can."""
         image = self._image(definition)
-        file = self._open_image(definition)
+        file = image_files.open_image(definition, image)
         temporary = _temporary(image)
         try:
             copy = _open_new(temporary)
             try:
                 info = os.fstat(file)
-                progress.begin("copying", unit="bytes", total=info.st_blocks * _SECTOR)
+                progress.begin("copying", unit="bytes", total=info.st_blocks * image_files.SECTOR)
                 Transfer(progress, between=lambda: None).copy(file, copy, info.st_size)
                 yield str(temporary)
                 os.fsync(copy)
@@ -221,17 +161,7 @@ class Images:
             os.close(file)
 
     def backing(self, definition: PoolDefinition) -> Backing | None:
-        image = self._image(definition)
-        try:
-            info, numbers = image.lstat(), os.statvfs(image.parent)
-        except FileNotFoundError:
-            return None
-        return Backing(
-            store=_mount_point(image.parent.resolve()),
-            size=info.st_size,
-            allocation=info.st_blocks * _SECTOR,
-            available=numbers.f_bavail * numbers.f_frsize,
-        )
+        return image_files.backing(self._image(definition))
 
     def remove(self, definition: PoolDefinition) -> None:
         image = self._image(definition)
@@ -275,11 +205,7 @@ def _temporary(image: Path) -> Path:
 
 def _open_new(temporary: Path) -> int:
     temporary.unlink(missing_ok=True)
-    return os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
-
-
-def _whole_blocks(capacity: int) -> int:
-    return -(-capacity // loop.BLOCK) * loop.BLOCK
+    return os.open(temporary, image_files.OPEN | os.O_CREAT | os.O_EXCL, 0o600)
 
 
 def _rename(temporary: Path, image: Path) -> None:
@@ -290,16 +216,6 @@ def _rename(temporary: Path, image: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def _mount_point(directory: Path) -> str:
-    """Where the file system that holds `directory` begins, by device: a table of mounts can be long."""
-    device = directory.stat().st_dev
-    for above in directory.parents:
-        if above.stat().st_dev != device:
-            break
-        directory = above
-    return str(directory)
 
 
 def _put_in_place(temporary: Path, image: Path) -> None:
