@@ -186,6 +186,9 @@ class VolumeSource:
     def _root_of(self, definition: PoolDefinition, format: Format, device: Device) -> HostRoot:
         """The root of the file system on `device`, mounted at the target now if it was not."""
         place = places.place_of(definition)
+        # A volume that was carried here brings all but its mount point.
+        if not os.path.exists(place):
+            places.make(definition)
         target = _open_target(definition, place)
         try:
             mounted = mounts.mount_at(place)
