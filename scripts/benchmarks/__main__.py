@@ -25,6 +25,7 @@ from benchmarks.measure_purge import measure_purge
 from benchmarks.measure_reads import measure_list, measure_status
 from benchmarks.measure_scale import measure_scale
 from benchmarks.measure_usage import measure_usage
+from benchmarks.measure_volumes import measure_volumes
 from benchmarks.peer_containers import install_engines, start_docker, start_podman
 from benchmarks.peer_libvirt import install_libvirt, start_libvirt
 from benchmarks.peer_lxd import install_lxd, start_lxd
@@ -45,11 +46,12 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "copies": measure_copies,
     "usage": measure_usage,
     "purge": measure_purge,
+    "volumes": measure_volumes,
 }
 #: Names for several of them.
 GROUPS: Mapping[str, Sequence[str]] = {
     "tree": ("items", "clients", "status", "list", "data", "hang", "scale"),
-    "storage": ("capacity", "snapshots", "copies", "usage", "purge"),
+    "storage": ("capacity", "snapshots", "copies", "usage", "purge", "volumes"),
 }
 #: What installs the peers, and the measurements that have these.
 _PEERS = {

@@ -7,7 +7,7 @@ import os
 import shutil
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ _FILE_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Pattern:
+class Pattern:
     """What fio does: `mode` is its --rw, `side` the part of its report that counts."""
 
     name: str
@@ -32,11 +32,11 @@ class _Pattern:
     side: str
 
 
-_PATTERNS = (
-    _Pattern("sequential read, 128 KiB", "read", "128k", "read"),
-    _Pattern("sequential write, 128 KiB", "write", "128k", "write"),
-    _Pattern("random read, 4 KiB", "randread", "4k", "read"),
-    _Pattern("random write, 4 KiB", "randwrite", "4k", "write"),
+PATTERNS = (
+    Pattern("sequential read, 128 KiB", "read", "128k", "read"),
+    Pattern("sequential write, 128 KiB", "write", "128k", "write"),
+    Pattern("random read, 4 KiB", "randread", "4k", "read"),
+    Pattern("random write, 4 KiB", "randwrite", "4k", "write"),
 )
 
 
@@ -48,19 +48,24 @@ def measure_data(run: Run) -> Iterator[Row]:
     with run.subject() as subject:
         item = subject.items() / "web"
         item.mkdir()
-        for pattern in _PATTERNS:
+        for pattern in PATTERNS:
             yield from _compare(pattern, (item / "data", *bare), run)
 
 
-def _compare(pattern: _Pattern, places: tuple[Path, Path, Path], run: Run) -> Iterator[Row]:
-    """An item beside a bare directory, which stands beside a second one to show the noise."""
+def compare(pattern: Pattern, places: Sequence[Path], run: Run) -> list[float]:
+    """The median bytes a second that fio moves in each place, in turns."""
     rates: dict[Path, list[float]] = {place: [] for place in places}
     for turn in range(run.effort.data_turns):
         shift = turn % len(places)
         for place in (*places[shift:], *places[:shift]):
             with _fresh_file(place / "file") as file:
                 rates[place].append(_rate(pattern, file, milliseconds=run.effort.data_milliseconds))
-    inside, bare, again = (statistics.median(rates[place]) for place in places)
+    return [statistics.median(rates[place]) for place in places]
+
+
+def _compare(pattern: Pattern, places: Sequence[Path], run: Run) -> Iterator[Row]:
+    """An item beside a bare directory, which stands beside a second one to show the noise."""
+    inside, bare, again = compare(pattern, places, run)
     noise = max(_NOISE, abs(again / bare - 1))
 
     def row(where: str, value: float, goal: Goal | None) -> Row:
@@ -89,7 +94,7 @@ def _fresh_file(path: Path) -> Iterator[Path]:
         path.unlink()
 
 
-def _rate(pattern: _Pattern, path: Path, *, milliseconds: int) -> float:
+def _rate(pattern: Pattern, path: Path, *, milliseconds: int) -> float:
     """Bytes a second that fio moves; its page cache is left as it is."""
     options = {
         "name": "bench",

@@ -39,6 +39,8 @@ class Effort:
     delete_turns: int
     purge_rounds: int
     purge_files: int
+    volume_turns: int
+    volume_pools: int
 
 
 FULL = Effort(
@@ -63,6 +65,8 @@ FULL = Effort(
     delete_turns=100,
     purge_rounds=3,
     purge_files=100_000,
+    volume_turns=40,
+    volume_pools=100,
 )
 
 QUICK = Effort(
@@ -87,6 +91,8 @@ QUICK = Effort(
     delete_turns=30,
     purge_rounds=1,
     purge_files=100_000,
+    volume_turns=10,
+    volume_pools=30,
 )
 
 

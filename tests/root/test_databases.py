@@ -140,7 +140,7 @@ def test_a_database_does_not_notice_the_daemon_and_survives_its_container(
     verified = [
         *("fio", "--name=verified", f"--directory={(pool / 'items' / 'io' / 'data').resolve()}"),
         *("--rw=randwrite", "--bs=4k", "--size=16m", "--rate_iops=2000", "--fsync=64"),
-        *("--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--minimal"),
+        *("--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0", "--minimal"),
     ]
     with subprocess.Popen(verified, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as fio:
         with writers(data) as database:

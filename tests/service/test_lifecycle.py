@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from fspoolfs.errors import (
 from fspoolfs.model.definitions import Permissions, PoolDefinition, PoolSource, PoolType, TrashPolicy
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
+from fspoolfs.service.store import Store
 
 from .conftest import Running
 from .scenes import (
@@ -379,3 +381,13 @@ async def test_destroying_ends_the_work_that_is_under_way(running: Running) -> N
         with trio.fail_after(LIMIT):
             await copy.job.finished.wait()
         assert copy.job.error is not None
+
+
+def test_many_starts_are_announced_at_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.prepare()
+    names = [f"p{number}" for number in range(100)]
+    with ThreadPoolExecutor(8) as threads:
+        for announced in (True, False):
+            assert list(threads.map(store.announce_start, names)) == [announced] * len(names)
+    assert store.left_active() == frozenset(names)
