@@ -144,7 +144,7 @@ def mend(definition: PoolDefinition, format: Format, device: Device) -> None:
         format.name,
         device.origin,
     )
-    if left := format.mended(device.path):
+    if left := format.mended(device):
         raise StorageError(
             f"pool {definition.name}: the {format.name} file system on {device.origin} is damaged; the check "
             f"says: {left}; mend it with `{format.check} {device.origin}`",
