@@ -260,8 +260,7 @@ class VolumeSource:
         provider.release(definition)
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
-        place = places.place_of(definition)
-        return holders.holders(place) if self._mounted(definition) is not None else []
+        return holders.holders(places.place_of(definition))
 
     # -- size -------------------------------------------------------------------------------------
 
