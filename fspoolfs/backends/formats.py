@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
+from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import FspoolError
 from fspoolfs.progress import Progress
 from fspoolfs.system import btrfs_setup, command, syscalls
@@ -34,8 +35,8 @@ LOST_AND_FOUND = "lost+found"
 #: include/uapi/linux/capability.h
 _CAP_SYS_RESOURCE = 24
 
-#: Enlarges a mounted file system to its device: the device's path, the mount point, the root's descriptor.
-Grow = Callable[[str, str, int], None]
+#: Enlarges a mounted file system to its device: the device, the mount point, the root's descriptor.
+Grow = Callable[[Device, str, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Format:
     grow: Grow
     #: The capability (capabilities(7)) that the kernel demands for that, and the other way then.
     grow_needs: int | None = None
-    grow_unmounted: Callable[[str], None] | None = None
+    grow_unmounted: Callable[[Device], None] | None = None
     #: Makes a mounted one smaller: its root's descriptor, and bytes.
     shrink: Callable[[int, int], None] | None = None
     #: The same for the one in a file, where it cannot be done while it is mounted.
@@ -97,11 +98,12 @@ class Format:
             return ""
         return _telling(said)
 
-    def mended(self, device: str) -> str:
+    def mended(self, device: Device) -> str:
         """Let the format's check mend a file system with errors; what is left of them, in one line."""
         if self.mend is None:
             return ""
-        said = command.run([*self.mend, device], timeout=_GROW_TIMEOUT, allowed=range(1, 256))
+        argv = [*self.mend, device.path]
+        said = command.run(argv, timeout=_GROW_TIMEOUT, allowed=range(1, 256), inherited=[device.fd])
         # fsck(8): 1 is "errors corrected"; more than that, and some are left.
         return _telling(said) or f"status {said.status}" if said.status > 1 else ""
 
@@ -110,13 +112,27 @@ class Format:
         return name.encode()[: self.label_size].decode("utf-8", "ignore")
 
     def run_make(
-        self, device: str, name: str, uuid: UUID, variant: Sequence[str], progress: Progress, *, fresh: bool
+        self,
+        device: Device,
+        name: str,
+        uuid: UUID,
+        variant: Sequence[str],
+        progress: Progress,
+        *,
+        fresh: bool,
     ) -> None:
-        """Format `device`. Killed when `progress` is cancelled."""
+        """Format `device`. Killed when `progress` is cancelled, and with this process."""
         options = [*self.make, *variant, self.label, self.cut_label(name), self.uuid.format(uuid)]
         # The UUID's option is one word or two.
-        argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device]
-        command.run(argv, timeout=_MAKE_TIMEOUT, progress=progress, variables=_NO_CACHE)
+        argv = [*options[:-1], *options[-1].split(" "), *(self.fresh if fresh else ()), device.path]
+        command.run(
+            argv,
+            timeout=_MAKE_TIMEOUT,
+            progress=progress,
+            variables=_NO_CACHE,
+            inherited=[device.fd],
+            tied=True,
+        )
 
 
 def _telling(said: command.Output) -> str:
@@ -126,26 +142,30 @@ def _telling(said: command.Output) -> str:
     return telling[0] if telling else ""
 
 
-def _grow_ext4(device: str, place: str, root: int) -> None:
-    command.run(["resize2fs", device], timeout=_GROW_TIMEOUT)
+def _grow_ext4(device: Device, place: str, root: int) -> None:
+    command.run(["resize2fs", device.path], timeout=_GROW_TIMEOUT, inherited=[device.fd])
 
 
-def _grow_ext4_unmounted(device: str) -> None:
-    # resize2fs demands the check; status 1 says that something small was mended.
-    command.run(["e2fsck", "-f", "-p", device], timeout=_GROW_TIMEOUT, allowed=(1,))
-    command.run(["resize2fs", device], timeout=_GROW_TIMEOUT)
+def _grow_ext4_unmounted(device: Device) -> None:
+    # resize2fs demands the check; status 1 says that something small was mended. Neither is tied to
+    # the daemon: what they leave when they are killed half-way may have to be mended by hand.
+    fds = [device.fd]
+    command.run(["e2fsck", "-f", "-p", device.path], timeout=_GROW_TIMEOUT, allowed=(1,), inherited=fds)
+    command.run(["resize2fs", device.path], timeout=_GROW_TIMEOUT, inherited=fds)
 
 
 def _shrink_ext4_file(path: str, size: int, progress: Progress) -> None:
-    command.run(["e2fsck", "-f", "-p", path], timeout=_GROW_TIMEOUT, allowed=(1,), progress=progress)
-    command.run(["resize2fs", path, f"{size >> 10}K"], timeout=_GROW_TIMEOUT, progress=progress)
+    # In a copy, which is of no use to the next daemon.
+    check, shrink = ["e2fsck", "-f", "-p", path], ["resize2fs", path, f"{size >> 10}K"]
+    command.run(check, timeout=_GROW_TIMEOUT, allowed=(1,), progress=progress, tied=True)
+    command.run(shrink, timeout=_GROW_TIMEOUT, progress=progress, tied=True)
 
 
-def _grow_xfs(device: str, place: str, root: int) -> None:
-    command.run(["xfs_growfs", "-d", place], timeout=_GROW_TIMEOUT)
+def _grow_xfs(device: Device, place: str, root: int) -> None:
+    command.run(["xfs_growfs", "-d", place], timeout=_GROW_TIMEOUT, inherited=[device.fd])
 
 
-def _grow_btrfs(device: str, place: str, root: int) -> None:
+def _grow_btrfs(device: Device, place: str, root: int) -> None:
     btrfs_setup.fill_device(root)
 
 

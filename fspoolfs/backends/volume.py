@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-from fspoolfs.backends import formats, volume_mounts, volume_sizes
+from fspoolfs.backends import formats, volume_lock, volume_mounts, volume_sizes
 from fspoolfs.backends import place as places
 from fspoolfs.backends.formats import FORMATS, Format
 from fspoolfs.backends.root import RootDirectory
@@ -56,7 +56,7 @@ class VolumeSource:
     def unusable(self) -> str:
         if os.geteuid() != 0:
             return "only root mounts volumes"
-        for program in ("blkid", "wipefs"):
+        for program in ("blkid", "setpriv", "wipefs"):
             if command.find(program) is None:
                 return f"{program} is not installed; install the package util-linux"
         return ""
@@ -148,6 +148,7 @@ class VolumeSource:
             self.detach(definition, force=False)
         try:
             with provider.open(definition) as device:
+                volume_lock.lock(definition, device, None)
                 self._builder.erase(definition, format, device)
         except NotFoundError:
             self._builder.forget(definition)
@@ -171,6 +172,7 @@ class VolumeSource:
     def attach(self, definition: PoolDefinition, progress: Progress) -> RootDirectory:
         provider, format = self._usable(definition)
         with provider.open(definition) as device:
+            volume_lock.lock(definition, device, progress)
             self._check_pools_own(definition, format, device)
             if definition.capacity is not None and definition.capacity > device.size:
                 provider.grow(definition, definition.capacity)
@@ -261,8 +263,7 @@ class VolumeSource:
         provider.release(definition)
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
-        place = places.place_of(definition)
-        return holders.holders(place) if self._mounted(definition) is not None else []
+        return holders.holders(places.place_of(definition))
 
     # -- size -------------------------------------------------------------------------------------
 
@@ -284,6 +285,7 @@ class VolumeSource:
         progress.begin("growing")
         provider.grow(definition, capacity)
         with provider.open(definition) as device:
+            volume_lock.lock(definition, device, progress)
             volume_sizes.fill(format, device, root)
 
     def check_shrink(self, definition: PoolDefinition, capacity: int, *, active: bool) -> None:
@@ -298,6 +300,7 @@ class VolumeSource:
         progress.begin("shrinking")
         if root is None:
             with provider.open(definition) as device:
+                volume_lock.lock(definition, device, progress)
                 self._check_pools_own(definition, format, device)
             volume_sizes.shrink_unmounted(definition, provider, format, capacity, progress)
             return

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from fspoolfs.backends import place as places
-from fspoolfs.backends import volume_mounts
+from fspoolfs.backends import volume_lock, volume_mounts
 from fspoolfs.backends.formats import LOST_AND_FOUND, Format
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
@@ -65,6 +65,7 @@ class Builder:
         made = provider.create(definition)
         try:
             with provider.open(definition) as device:
+                volume_lock.lock(definition, device, progress)
                 if mode is BuildMode.NO_OVERWRITE and self._is_built(definition, format, device):
                     return
                 volume_mounts.refuse_use(definition, device)
@@ -93,7 +94,7 @@ class Builder:
             raise ExistsError(
                 f"pool {definition.name}: {device.origin} holds {found}; `build overwrite` would erase it"
             )
-        probe.erase(device.path)
+        probe.erase(device.path, inherited=[device.fd])
 
     def _format(
         self, definition: PoolDefinition, format: Format, device: Device, progress: Progress, *, fresh: bool
@@ -101,7 +102,7 @@ class Builder:
         assert definition.uuid is not None
         self._mark(definition)
         for number, variant in enumerate(format.variants, start=1):
-            format.run_make(device.path, definition.name, definition.uuid, variant, progress, fresh=fresh)
+            format.run_make(device, definition.name, definition.uuid, variant, progress, fresh=fresh)
             try:
                 self._finish(definition, format, device)
                 break
@@ -154,7 +155,7 @@ class Builder:
                 place = places.place_of(definition)
                 with volume_mounts.detached(definition, format, device, place) as seen, closing(seen.root):
                     refuse_leftovers(definition, seen.root)
-            probe.erase(device.path)
+            probe.erase(device.path, inherited=[device.fd])
             os.fsync(device.fd)
         self._unmark(definition)
 

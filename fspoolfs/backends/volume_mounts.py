@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -19,6 +19,7 @@ from fspoolfs.backends.formats import Format
 from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import BusyError, StorageError
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import MountUse
 from fspoolfs.system import mounting, mounts, superblocks
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.holders import holders
@@ -99,8 +100,12 @@ def refuse_use(definition: PoolDefinition, device: Device) -> None:
 
 def is_used(device: Device) -> bool:
     """Whether a mount, in whichever namespace, or another device has taken `device` for itself."""
+    return _is_taken(device.path)
+
+
+def _is_taken(path: str) -> bool:
     try:
-        os.close(os.open(device.path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+        os.close(os.open(path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -144,7 +149,7 @@ def mend(definition: PoolDefinition, format: Format, device: Device) -> None:
         format.name,
         device.origin,
     )
-    if left := format.mended(device.path):
+    if left := format.mended(device):
         raise StorageError(
             f"pool {definition.name}: the {format.name} file system on {device.origin} is damaged; the check "
             f"says: {left}; mend it with `{format.check} {device.origin}`",
@@ -182,9 +187,13 @@ def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, er
 def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *, force: bool) -> None:
     """Unmount the pool's file system, as often as it is mounted at `place`; none is no error.
 
-    Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same.
+    Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same. Who
+    uses it in a mount namespace of his own does not keep it from being unmounted here, only its device
+    from being free.
     """
-    while pools_mount(definition, provider, place) is not None:
+    device = ""
+    while (mount := pools_mount(definition, provider, place)) is not None:
+        device = mount.source
         try:
             if force:
                 mounts.unmount_lazily(place)
@@ -194,14 +203,27 @@ def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *,
             if error.errno == errno.EINVAL:  # somebody else was quicker
                 return
             if error.errno == errno.EBUSY:
-                raise _busy(definition, place) from None
+                raise _busy(definition, place, _holders(place)) from None
             raise
+    if device and not force and _is_left_taken(device) and (found := _holders(place)):
+        raise _busy(definition, place, found)
 
 
-def _busy(definition: PoolDefinition, place: str) -> BusyError:
-    found = []
+def _is_left_taken(path: str) -> bool:
+    try:
+        return _is_taken(path)
+    except OSError:  # a disk that has failed can be let go, too
+        return False
+
+
+def _holders(place: str) -> list[MountUse]:
     with suppress(OSError):
-        found = [f"process {use.pid} ({use.command}) at {use.target}" for use in holders(place)]
+        return holders(place)
+    return []
+
+
+def _busy(definition: PoolDefinition, place: str, holding: Sequence[MountUse]) -> BusyError:
+    found = [f"process {use.pid} ({use.command}) at {use.target}" for use in holding]
     who = f"by {', '.join(found[:_NAMED])}" if found else "by a mount on it, or a process that cannot be seen"
     return BusyError(
         f"pool {definition.name}: {place} is in use {who}; end that, or write destroy into status"

@@ -39,7 +39,7 @@ def fill_unmounted(format: Format, device: Device) -> None:
     """Let a file system become as large as its device that this is done to before it is mounted."""
     if format.grow_unmounted is None or not is_too_small(device) or volume_mounts.is_used(device):
         return
-    format.grow_unmounted(device.path)
+    format.grow_unmounted(device)
 
 
 def fill(format: Format, device: Device, root: HostRoot) -> None:
@@ -50,7 +50,7 @@ def fill(format: Format, device: Device, root: HostRoot) -> None:
         raise UnsupportedError(f"the file system at {root.path} cannot be enlarged: {reason}")
     fd = root.open_directory("")
     try:
-        format.grow(device.path, root.path, fd)
+        format.grow(device, root.path, fd)
     finally:
         os.close(fd)
 

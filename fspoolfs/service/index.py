@@ -49,7 +49,16 @@ def save(root: RootDirectory, definitions: Mapping[str, ItemDefinition], now_ns:
         json.dumps(rows[start : start + _ROWS_PER_LINE], separators=(",", ":"))
         for start in range(0, len(rows), _ROWS_PER_LINE)
     )
-    root.write(layout.INDEX, "\n".join(lines).encode(), replace=True, durable=False)
+    data = "\n".join(lines).encode()
+    if data != _saved(root):  # what was only started and stopped stays as it is
+        root.write(layout.INDEX, data, replace=True, durable=False)
+
+
+def _saved(root: RootDirectory) -> bytes | None:
+    try:
+        return root.read(layout.INDEX, limit=_LIMIT)
+    except OSError:
+        return None
 
 
 def is_plain(definition: ItemDefinition) -> bool:

@@ -25,6 +25,8 @@ from fspoolfs.errors import TooLargeError
 SEGMENT = 2 << 20
 _MAGIC = b"fspool1"
 _MAX_HEADER = 96
+#: Bytes of a segment that are read at first: most hold few records when a pool is started.
+_FIRST = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,10 @@ def _frame_at(data: bytes, start: int) -> _Frame | None:
     return _Frame(number, stable, payload, end + 1 + length + 1)
 
 
+def _is_mark(frame: _Frame) -> bool:
+    return not frame.payload and frame.stable == frame.number - 1
+
+
 def _frames(segment: bytes) -> list[_Frame]:
     """The unbroken run of records from a segment's start; what an earlier use left is not in it."""
     frames: list[_Frame] = []
@@ -76,6 +82,29 @@ def _frames(segment: bytes) -> list[_Frame]:
     return frames
 
 
+def _frames_in(log: LogFile, start: int, size: int) -> list[_Frame]:
+    """The same of a segment in its file, of which no more is read than has to be."""
+    data = log.read(start, min(_FIRST, size))
+    frames = _frames(data)
+    if len(data) < size and _may_go_on(data, frames[-1].end if frames else 0):
+        frames = _frames(log.read(start, size))
+    return frames
+
+
+def _may_go_on(data: bytes, position: int) -> bool:
+    """Whether there may be a record at `position` that ends behind `data`."""
+    line, end, _ = data[position : position + _MAX_HEADER].partition(b"\n")
+    fields = line.split(b" ")
+    if not end:
+        return position + _MAX_HEADER > len(data)
+    return (
+        len(fields) == 5
+        and fields[0] == _MAGIC
+        and fields[3].isdigit()
+        and position + len(line) + int(fields[3]) + 2 > len(data)
+    )
+
+
 class Journal:
     """Appends and syncs records; `pending` holds what a crash left to be replayed at opening."""
 
@@ -83,12 +112,14 @@ class Journal:
         self._log = log
         self._size = segment
         found = sorted(
-            ((_frames(log.read(place * segment, segment)), place) for place in (0, 1)),
+            ((_frames_in(log, place * segment, segment), place) for place in (0, 1)),
             key=lambda run: run[0][-1].number if run[0] else 0,
         )
         frames = [frame for run, _ in found for frame in run]
         self._stable = max((frame.stable for frame in frames), default=0)
         self._last = max((frame.number for frame in frames), default=0)
+        #: The number of the newest record that says of all before it that they are stable.
+        self._marked = max((frame.number for frame in frames if _is_mark(frame)), default=0)
         self.pending: Sequence[Record] = tuple(
             Record(frame.number, frame.payload) for frame in frames if frame.number > self._stable
         )
@@ -135,6 +166,8 @@ class Journal:
         self._position += len(data)
         self._last += 1
         self._highest[self._place] = self._last
+        if not payload and self._stable == self._last - 1:
+            self._marked = self._last
         return self._last
 
     def sync(self) -> None:
@@ -147,7 +180,7 @@ class Journal:
     def close(self) -> None:
         """Leave a durable mark that all stable records are done, and close."""
         try:
-            if self._last and self.room(b""):
+            if self._last != self._marked and self.room(b""):
                 self.append(b"")
                 self.sync()
         finally:

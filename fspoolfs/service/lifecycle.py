@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 import trio
 
@@ -23,7 +24,7 @@ from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.exposure import Exposure
 from fspoolfs.service.jobs import Job
-from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Pool
+from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Item, Pool
 from fspoolfs.service.pools import Pools
 from fspoolfs.service.store import Store
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 #: Definitions that a start had to parse for which it is worth to leave an index at once.
 MANY = 1000
+_NEW: Mapping[str, Item] = MappingProxyType({})
 
 #: What helps against an errno that the storage answers to a verb.
 _ADVICE = {
@@ -97,7 +99,13 @@ class Lifecycle:
     async def stop(self, pool: Pool, caller: Caller) -> None:
         async def work(job: Job) -> None:
             await self._check_unused(pool, job)
-            await self._stop(pool, force=False)
+            items = dict(pool.items)
+            try:
+                await self._stop(pool, force=False)
+            except BusyError as error:
+                refusal = await self._named(pool, error)
+                await self._start(pool, job, again=items)
+                raise refusal from error
 
         await self._run(pool, PoolVerb.STOP, caller, work, after=PoolState.INACTIVE)
 
@@ -178,7 +186,7 @@ class Lifecycle:
         working = enter_pool(pool.name, pool.state, verb)
         if pool.job is not None and pool.job.running:
             raise BusyError(f"pool {pool.name}: {pool.job.verb} is under way")
-        before, job = pool.state, Job(verb, f"pool {pool.name}")
+        before, attached, job = pool.state, pool.attached, Job(verb, f"pool {pool.name}")
         pool.job = job
         self._context.set_state(pool, working)
 
@@ -191,6 +199,8 @@ class Lifecycle:
                 if lost or failed is PoolState.FAILED:
                     pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
+                if pool.attached is not None and pool.attached is not attached:  # taken up again
+                    self._companion.begin(pool, pool.attached)
                 self._context.suspect(pool)
                 if isinstance(error, OSError):
                     raise pool.error from error  # which says what to do
@@ -214,7 +224,8 @@ class Lifecycle:
 
         await self._context.in_thread(pool, lambda progress: build(), job.progress)
 
-    async def _start(self, pool: Pool, job: Job) -> None:
+    async def _start(self, pool: Pool, job: Job, *, again: Mapping[str, Item] = _NEW) -> None:
+        """Attach and take in what is there; the items of `again` are for the kernel what they were."""
         if pool.attached is not None:  # it failed while it was active
             await self._stop(pool, force=True)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
@@ -234,6 +245,8 @@ class Lifecycle:
         pool.attached = opened.attached
         pool.space = opened.space
         for item in opened.items:
+            if item.name in again:
+                item.number = again[item.name].number
             opened.attached.put(item)
         opened.attached.trash.update(opened.trash)
         if any(item.snapshots for item in opened.items):
@@ -261,25 +274,30 @@ class Lifecycle:
                 raise BusyError(f"stop pool {pool.name}: {item.job.verb} of {item.job.subject} is under way")
         if pool.attached is None:
             return
-        attached, definition = pool.attached, pool.definition
+        attached = pool.attached
 
-        def look(progress: Progress) -> tuple[list[MountUse], list[MountUse]]:
-            mounted = usage.of_pool(self._context.finder.uses(attached.root.path))
-            if mounted or not isinstance(attached.source, Unmounting):
-                return mounted, []
-            return [], list(attached.source.holders(definition))
+        def look(progress: Progress) -> list[MountUse]:
+            return usage.of_pool(self._context.finder.uses(attached.root.path))
 
         try:
-            mounted, held = await self._context.in_thread(pool, look, job.progress)
+            mounted = await self._context.in_thread(pool, look, job.progress)
         except FileNotFoundError:
             # The root was moved away or removed: nothing at its path is in the way of letting it go.
             return
         if mounted:
             raise usage.refuse(f"stop pool {pool.name}", mounted)
-        if held:
-            raise usage.refuse(
-                f"stop pool {pool.name}", held, advice="end that, or write destroy into status"
-            )
+
+    async def _named(self, pool: Pool, refusal: BusyError) -> BusyError:
+        """What the storage refuses because it is used, with who does that.
+
+        Asked for only then: a look at all that all processes have open takes longer than a stop.
+        """
+        source, definition = self._registry.source_for(pool.definition), pool.definition
+        if not isinstance(source, Unmounting):
+            return refusal
+        held = await trio.to_thread.run_sync(source.holders, definition, abandon_on_cancel=True)
+        advice = "end that, or write destroy into status"
+        return usage.refuse(f"stop pool {pool.name}", held, advice=advice) if held else refusal
 
     async def _stop(self, pool: Pool, *, force: bool) -> None:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""

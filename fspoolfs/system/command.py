@@ -21,6 +21,9 @@ DIRECTORIES = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/us
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": ":".join(DIRECTORIES)}
 #: The daemon's own is 0, and what programs create should not be open to everyone.
 _UMASK = 0o022
+#: What asks the kernel to kill the program with the thread that waits for it (PR_SET_PDEATHSIG);
+#: Python code between fork and exec could hang in a process with threads.
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 #: How long a killed program may take to end, in seconds; one that waits for a dead server in the
 #: kernel is left behind.
 _GRACE = 2.0
@@ -59,10 +62,14 @@ def run(
     allowed: Collection[int] = (),
     progress: Progress | None = None,
     variables: Mapping[str, str] | None = None,
+    inherited: Collection[int] = (),
+    tied: bool = False,
 ) -> Output:
     """Run a program to its end, at most `timeout` seconds; `input` is its standard input.
 
-    Its environment is bare but for `variables`.
+    Its environment is bare but for `variables`, and of our descriptors it has those `inherited`: a
+    lock on one of them lasts while it runs. One that is `tied` is killed when this process dies;
+    another goes on to its end.
 
     Blocks. What a program leaves running in the background does not keep the call waiting. Raises
     `UnsupportedError` when it is not installed, `TimeLimitError` after killing its process group,
@@ -72,20 +79,27 @@ def run(
     program = argv[0]
     if "/" in program:
         raise InvalidError(f"{program}: programs are named without a directory")
-    path = find(program)
-    if path is None:
-        raise UnsupportedError(f"{program} is not installed (looked in {', '.join(DIRECTORIES)})")
+    words = [_installed(program), *argv[1:]]
+    if tied:
+        words = [_installed(_TIED[0]), *_TIED[1:], *words]
     with contextlib.ExitStack() as stack:
         # Files, not pipes: they never fill up, and a background process that inherits them does not
         # keep their end from being seen.
         stdin, stdout, stderr = (_memory_file(stack, name) for name in ("stdin", "stdout", "stderr"))
         _put(stdin, input or b"")
         environment = _ENVIRONMENT | dict(variables or {})
-        process = _start([path, *argv[1:]], program, (stdin, stdout, stderr), environment)
+        process = _start(words, program, (stdin, stdout, stderr), environment, inherited)
         _wait(process, program, timeout, progress)
         if process.returncode != 0 and process.returncode not in allowed:
             raise StorageError(f"{program}: {_reason(process.returncode, _content(stderr))}")
         return Output(_content(stdout), _content(stderr), process.returncode)
+
+
+def _installed(program: str) -> str:
+    path = find(program)
+    if path is None:
+        raise UnsupportedError(f"{program} is not installed (looked in {', '.join(DIRECTORIES)})")
+    return path
 
 
 def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
@@ -111,7 +125,11 @@ def _content(fd: int) -> bytes:
 
 
 def _start(
-    argv: list[str], program: str, streams: tuple[int, int, int], environment: Mapping[str, str]
+    argv: list[str],
+    program: str,
+    streams: tuple[int, int, int],
+    environment: Mapping[str, str],
+    inherited: Collection[int],
 ) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     try:
@@ -124,6 +142,7 @@ def _start(
             cwd="/",
             umask=_UMASK,
             start_new_session=True,
+            pass_fds=inherited,
         )
     except OSError as error:
         raise StorageError.from_os(f"run {program}", error) from error

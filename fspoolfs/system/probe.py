@@ -6,6 +6,7 @@ may be erased is decided elsewhere; `erase` does as it is told.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -82,6 +83,9 @@ def _unescaped(label: str) -> str:
     return label.replace("\\", "")
 
 
-def erase(path: str) -> None:
-    """Remove every signature that `content` would find. Refused by wipefs while the device is in use."""
-    command.run(["wipefs", "--all", "--quiet", "--", path], timeout=_TIMEOUT)
+def erase(path: str, *, inherited: Collection[int] = ()) -> None:
+    """Remove every signature that `content` would find. Refused by wipefs while the device is in use.
+
+    `inherited` is as in `command.run`.
+    """
+    command.run(["wipefs", "--all", "--quiet", "--", path], timeout=_TIMEOUT, inherited=inherited)

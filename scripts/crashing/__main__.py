@@ -17,7 +17,8 @@ from crashing.errors import CrashtestError
 from crashing.experiment import End, Experiment, Point, Result
 from crashing.leaving import LEAVING
 from crashing.operations import LIMIT_OPERATIONS, OPERATIONS, Operation
-from crashing.workplace import FOLDER, Workplace
+from crashing.volume_operations import FORMATS, volume_operations
+from crashing.workplace import FOLDER, VOLUME, Workplace
 from support.requirements import why_no_fuse, why_no_programs
 from support.shell import run
 from support.volumes import KINDS
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The exit status is 0 if the crash contract holds, 1 if it is violated, 2 if that could not "
         "be tested.",
     )
-    names = [operation.name for operation in (*OPERATIONS, *LIMIT_OPERATIONS)]
+    names = _names()
     parser.add_argument("--list", action="store_true", help="print the names of the operations")
     parser.add_argument("--every", type=_positive, default=1, metavar="N", help="only every Nth crash")
     parser.add_argument(
@@ -70,9 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--on",
-        choices=(FOLDER, *(kind for kind in KINDS if KINDS[kind].make)),
+        choices=(
+            FOLDER,
+            *(kind for kind in KINDS if KINDS[kind].make),
+            *(f"{VOLUME}{format}" for format in FORMATS),
+        ),
         default=FOLDER,
-        help="what the pools lie on: a folder of --dir, or a file system in an image there",
+        help="what the pools lie on: a folder of --dir, a file system in an image there, or volumes of "
+        "their own, which have other operations",
     )
     parser.add_argument(
         "--dir",
@@ -81,6 +87,18 @@ def _parser() -> argparse.ArgumentParser:
         help="where to work, on a real disk; /var/tmp by default",
     )
     return parser
+
+
+def _operations(on: str) -> Sequence[Operation]:
+    if on.startswith(VOLUME):
+        return volume_operations(on.removeprefix(VOLUME))
+    limited = on != FOLDER and KINDS[on].quota
+    return (*OPERATIONS, *(LIMIT_OPERATIONS if limited else ()))
+
+
+def _names() -> list[str]:
+    of_volumes = (operation for format in FORMATS for operation in volume_operations(format))
+    return list(dict.fromkeys(operation.name for operation in (*OPERATIONS, *LIMIT_OPERATIONS, *of_volumes)))
 
 
 def _positive(text: str) -> int:
@@ -92,7 +110,7 @@ def _positive(text: str) -> int:
 
 def _test(options: argparse.Namespace) -> int:
     if options.list:
-        print("\n".join(operation.name for operation in (*OPERATIONS, *LIMIT_OPERATIONS)))
+        print("\n".join(_names()))
         return 0
     base = options.dir / f"fspoolfs-crashtest-{secrets.token_hex(8)}"
     kept = base / "violations"
@@ -102,8 +120,7 @@ def _test(options: argparse.Namespace) -> int:
         base.mkdir(mode=0o711)
         calls = numbers()
         print(_ROW.format(*_HEADER))
-        limited = options.on != FOLDER and KINDS[options.on].quota
-        for operation in (*OPERATIONS, *(LIMIT_OPERATIONS if limited else ())):
+        for operation in _operations(options.on):
             if options.only is None or operation.name in options.only:
                 results += _test_operation(operation, base, calls, options)
         _print_row("total", results, changes=None, seconds=time.monotonic() - began)

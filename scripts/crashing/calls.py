@@ -1,7 +1,7 @@
 """Which system calls change storage, and what a call that is about to be made would change.
 
-Only what lies in given directories counts: answers to the kernel's FUSE requests, wake-ups and the
-log are written all the time and change no storage.
+Only what lies in given directories counts, and what becomes of loop devices and mounts: answers to the
+kernel's FUSE requests, wake-ups and the log are written all the time and change no storage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _ON_DESCRIPTOR = {
     "write": 0, "writev": 0, "pwrite64": 0, "pwritev": 0, "pwritev2": 0, "sendfile": 0,
     "copy_file_range": 2, "fallocate": 0, "ftruncate": 0, "fsync": 0, "fdatasync": 0, "syncfs": 0,
     "sync_file_range": 0, "fchmod": 0, "fchown": 0, "fsetxattr": 0, "fremovexattr": 0, "ioctl": 0,
+    "fsconfig": 0,
 }  # fmt: skip
 #: Calls on a path, and which arguments are the directory's descriptor, or None, and the path. Of two
 #: paths it is the one that is made.
@@ -29,17 +30,25 @@ _ON_PATH = {
     "chmod": (None, 0), "fchmodat": (0, 1), "fchmodat2": (0, 1), "chown": (None, 0), "lchown": (None, 0),
     "fchownat": (0, 1), "utimensat": (0, 1), "setxattr": (None, 0), "lsetxattr": (None, 0),
     "removexattr": (None, 0), "lremovexattr": (None, 0), "creat": (None, 0), "open": (None, 0),
-    "openat": (0, 1), "openat2": (0, 1),
+    "openat": (0, 1), "openat2": (0, 1), "umount2": (None, 0), "move_mount": (2, 3),
 }  # fmt: skip
 #: Calls that change something only with these flags, and where the flags are.
 _FLAGS = {"open": 1, "openat": 2, "openat2": 2}
 _CHANGING_FLAGS = os.O_CREAT | os.O_TRUNC
 #: ioctl(2) requests that change storage. include/uapi/linux/fs.h: FICLONE, FICLONERANGE,
 #: FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR; include/uapi/linux/btrfs.h: SNAP_CREATE_V2, SUBVOL_CREATE_V2,
-#: SUBVOL_SETFLAGS, SNAP_DESTROY_V2, QGROUP_ASSIGN, QGROUP_CREATE, QGROUP_LIMIT.
-_CHANGING_REQUESTS = frozenset((0x40049409, 0x4020940D, 0x40086602, 0x401C5820)) | frozenset(
-    (0x50009417, 0x50009418, 0x4008941A, 0x5000943F, 0x40189429, 0x4010942A, 0x8030942B)
+#: SUBVOL_SETFLAGS, SNAP_DESTROY_V2, QGROUP_ASSIGN, QGROUP_CREATE, QGROUP_LIMIT, QUOTA_CTL, RESIZE;
+#: include/uapi/linux/loop.h: CLR_FD, SET_CAPACITY, CONFIGURE; BLKDISCARD and BLKZEROOUT.
+_CHANGING_REQUESTS = (
+    frozenset((0x40049409, 0x4020940D, 0x40086602, 0x401C5820))
+    | frozenset((0x50009417, 0x50009418, 0x4008941A, 0x5000943F, 0x40189429, 0x4010942A, 0x8030942B))
+    | frozenset((0xC0109428, 0x50009403, 0x4C01, 0x4C07, 0x4C0A, 0x1277, 0x127F))
 )
+#: fsconfig(2): FSCONFIG_CMD_CREATE is what reads a file system's superblock and replays its log.
+_CREATE = 6
+#: What is not in a directory and counts all the same: nobody but our daemons and their programs, which
+#: are followed, has these devices open.
+_EVERYWHERE = ("/dev/loop", "anon_inode:[fscontext]")
 
 _AT_FDCWD = -100
 #: A path by which a process names one of its own descriptors, proc(5).
@@ -76,25 +85,37 @@ def numbers() -> dict[int, str]:
 
 
 class Judge:
-    """Tells the calls of process `pid` that change something in `directories` from all others."""
+    """Tells the calls that change something in `directories` from all others."""
 
-    def __init__(self, pid: int, names: Mapping[int, str], directories: Sequence[str]) -> None:
-        self._descriptors = Path(f"/proc/{pid}/fd")
-        self._memory = Path(f"/proc/{pid}/mem")
+    def __init__(self, names: Mapping[int, str], directories: Sequence[str]) -> None:
         self._names = names
-        self._inside = tuple(f"{directory.rstrip('/')}/" for directory in directories)
+        inside = (f"{directory.rstrip('/')}/" for directory in directories)
+        self._counting = (*inside, *_EVERYWHERE)
 
-    def judge(self, number: int, arguments: Sequence[int]) -> Call | None:
-        """The call, if it is one that counts. The thread is held at its entry."""
+    def judge(self, tid: int, number: int, arguments: Sequence[int]) -> Call | None:
+        """The call of thread `tid`, if it is one that counts. The thread is held at its entry."""
         name = self._names.get(number)
-        if name is None or not self._changes(name, arguments):
+        return _Reading(tid).call(name, arguments, self._counting) if name is not None else None
+
+
+class _Reading:
+    """What the arguments of a call mean to thread `tid`, which is held."""
+
+    def __init__(self, tid: int) -> None:
+        self._descriptors = Path(f"/proc/{tid}/fd")
+        self._memory = Path(f"/proc/{tid}/mem")
+
+    def call(self, name: str, arguments: Sequence[int], counting: tuple[str, ...]) -> Call | None:
+        if not self._changes(name, arguments):
             return None
         target = self._target(name, arguments)
-        return Call(name, target) if f"{target}/".startswith(self._inside) else None
+        return Call(name, target) if f"{target}/".startswith(counting) else None
 
     def _changes(self, name: str, arguments: Sequence[int]) -> bool:
         if name == "ioctl":
             return arguments[1] & 0xFFFFFFFF in _CHANGING_REQUESTS
+        if name == "fsconfig":
+            return arguments[1] == _CREATE
         if name not in _FLAGS:
             return True
         flags = arguments[_FLAGS[name]]

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from crashing.seen import OWN
+from crashing.volumes import Volumes
 from support.logs import complaints
 from support.wait import eventually
 
@@ -33,8 +34,13 @@ def settle(mount: Path) -> None:
     eventually(settled, what="every pool has come to a state to stay in", timeout=_PATIENCE)
 
 
-def violations(mount: Path, state: Path, strangers: frozenset[str], log: str) -> list[str]:
-    """Everything that is wrong; `strangers` are what pools' roots may hold besides items."""
+def violations(
+    mount: Path, state: Path, strangers: frozenset[str], log: str, volumes: Volumes | None = None
+) -> list[str]:
+    """Everything that is wrong; `strangers` are what pools' roots may hold besides items.
+
+    With `volumes` all pools are on some.
+    """
     pools = sorted((mount / "pools").iterdir())
     return [
         *(sentence for pool in pools if _word(pool / "status") == "failed" for sentence in _failed(pool)),
@@ -45,8 +51,13 @@ def violations(mount: Path, state: Path, strangers: frozenset[str], log: str) ->
             for sentence in _root(pool, strangers)
         ),
         *_state(state, pools),
+        *(volumes.violations({pool.name: _mounted(pool) for pool in pools}) if volumes is not None else ()),
         *complaints(log, []),
     ]
+
+
+def _mounted(pool: Path) -> Path | None:
+    return Path(os.readlink(pool / "root")) if _word(pool / "status") == "active" else None
 
 
 def _failed(pool: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from support.shell import run
 from support.volumes import KINDS, fill_image, mount_image
+from support.wait import eventually
 
 
 class Disk(Protocol):
@@ -63,9 +64,13 @@ class Image:
 
     def _copy(self, source: Path, target: Path) -> None:
         """Nothing is mounted meanwhile, and so everything is in the file."""
-        run("umount", self._place)
+        self.close()
         run("cp", "--sparse=always", "--", source, target)
         mount_image(self._kind, self._image, self._place, is_new=False)
 
     def close(self) -> None:
-        run("umount", self._place)
+        eventually(
+            # What was taken away of devices on it may take a moment to end.
+            lambda: run("umount", self._place, check=False).returncode == 0,
+            what=f"{self._place} is unmounted",
+        )

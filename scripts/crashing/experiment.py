@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from crashing import contract
 from crashing.calls import Call
 from crashing.errors import CrashtestError
-from crashing.operations import PREPARATION, Operation, Track
+from crashing.operations import Operation, Track
 from crashing.seen import View, look, uuids
 from crashing.tracer import Kill
+from crashing.volumes import EMPTY, HALF_MADE, Made
 from crashing.workplace import Workplace
 
-#: The entries of pools' roots that `PREPARATION` makes besides items.
+#: The entries of pools' roots that `operations.PREPARATION` makes besides items.
 _STRANGERS = frozenset({"found"})
 
 
@@ -69,6 +70,7 @@ class Experiment:
     def __init__(self, operation: Operation, place: Workplace) -> None:
         self._operation = operation
         self._place = place
+        self._made: frozenset[Made] = frozenset()
         self._known = self._prepare()
         self._recording = self._record()
 
@@ -91,13 +93,35 @@ class Experiment:
         try:
             done, wrong = self._crash(point)
             keep()
+            made = self._complete()
             end, after = self._after_crash(done)
+            if not wrong and not after:
+                after = self._remains(made, end)
         except (AssertionError, CrashtestError) as error:
             # A daemon that does not start, or a client that waits for ever.
             return Result(point=point, end=None, violations=(str(error),))
         finally:
             self._place.kill()
         return Result(point=point, end=end, violations=(*wrong, *after))
+
+    def _complete(self) -> frozenset[Made]:
+        volumes = self._place.volumes
+        return volumes.complete() if volumes is not None else frozenset()
+
+    def _remains(self, made: frozenset[Made], end: End | None) -> list[str]:
+        """What was `made` when the daemon was killed is there still, and goes when it is told to."""
+        volumes = self._place.volumes
+        if volumes is None:
+            return []
+        wrong = []
+        if (end is End.COMPLETED or not self._operation.formats) and made - volumes.complete():
+            wrong.append("a file system that had come to its end was made anew")
+        if self._operation.clear:
+            if not self._place.is_serving:
+                self._start()
+            self._place.must(self._operation.clear)
+            wrong += volumes.leftovers()
+        return wrong
 
     def _crash(self, point: Point) -> tuple[list[int], list[str]]:
         """How many steps of each track returned success, and what failed although nothing was killed."""
@@ -120,7 +144,7 @@ class Experiment:
         """Save what every run begins with; the uuids that there are."""
         place, interrupted = self._place, self._operation.interrupted
         place.start()
-        place.must(PREPARATION + self._operation.prepare)
+        place.must(self._operation.preparation + self._operation.prepare)
         known = uuids(place.mount)
         if interrupted is None:
             place.daemon.stop()
@@ -135,6 +159,7 @@ class Experiment:
                 tracer.close()
             place.boot()
         place.save()
+        self._made = self._complete()
         return known
 
     def _record(self) -> _Recording:
@@ -217,6 +242,9 @@ class Experiment:
         """How many steps of the track have happened: those that returned success, or one more."""
         views = self._recording.restarted[track.pool]
         now = self._look(track.pool)
+        half_made = self._operation.formats and now.volume in (EMPTY, HALF_MADE)
+        if half_made and replace(now, volume=views[done].volume) == views[done]:
+            return done, ""
         for step in (done + 1, done):
             if step < len(views) and now == views[step]:
                 return step, ""
@@ -246,11 +274,12 @@ class Experiment:
 
     def _look(self, pool: str) -> View:
         """Where a crash had left something to be finished, only an active pool's storage is settled."""
-        view = look(self._place.mount, self._place.storage, pool, self._known)
+        view = look(self._place.mount, self._place.storage, pool, self._known, self._made)
         return view if view.active or self._operation.interrupted is None else replace(view, found=())
 
     def _contract(self) -> list[str]:
-        return contract.violations(self._place.mount, self._place.state, _STRANGERS, self._place.new_log())
+        place = self._place
+        return contract.violations(place.mount, place.state, _STRANGERS, place.new_log(), place.volumes)
 
 
 def _difference(before: Sequence[View], after: Sequence[View]) -> str:

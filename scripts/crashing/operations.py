@@ -9,6 +9,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: Two items that hold all kinds of files, and one in the trash.
+FILLED = r"""
+for item in web other old; do
+    mkdir "$P/items/$item"
+    data=$P/items/$item/data
+    mkdir -p "$data/deep/er"
+    echo "$item" > "$data/name"
+    seq 20000 > "$data/deep/numbers"
+    truncate -s 1M "$data/deep/sparse"
+    ln -s ../name "$data/deep/link"
+    ln "$data/name" "$data/deep/er/second name"
+    setfattr -n user.note -v "$item" "$data/name"
+    chown 1000:1001 "$data/deep/er"
+    chmod 640 "$data/name"
+done
+rmdir "$P/items/old"
+"""
+#: What every operation on pools of directories finds: one with these, and a directory that is no item.
+PREPARATION = f"""
+mkdir "$M/pools/tank"
+echo 'start build' > "$P/status"
+{FILLED}
+mkdir "$R/found"
+echo found > "$R/found/file"
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -28,43 +54,24 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`prepare` comes on top of what all have; the tracks then run at the same time.
+    """`prepare` comes on top of `preparation`, which most share; the tracks then run at the same time.
 
     `before` is done again after each start of the daemon, because a start undoes it. `resumed` marks
     what a start of the daemon carries on, so that a pool looks different after it. With `interrupted`
-    the operation finds what a crash left, on a host that was booted since.
+    the operation finds what a crash left, on a host that was booted since. One that `formats` may leave
+    half of a file system for its repetition. `clear` takes away all there is, and nothing may be left.
     """
 
     name: str
+    preparation: str = PREPARATION
     prepare: str = ""
     before: str = ""
     resumed: bool = False
     tracks: tuple[Track, ...]
     interrupted: Interrupted | None = None
+    formats: bool = False
+    clear: str = ""
 
-
-#: What every operation finds: a pool with two items that hold all kinds of files, one in the trash, and
-#: a directory that is no item.
-PREPARATION = r"""
-mkdir "$M/pools/tank"
-echo 'start build' > "$P/status"
-for item in web other old; do
-    mkdir "$P/items/$item"
-    data=$P/items/$item/data
-    mkdir -p "$data/deep/er"
-    echo "$item" > "$data/name"
-    seq 20000 > "$data/deep/numbers"
-    truncate -s 1M "$data/deep/sparse"
-    ln -s ../name "$data/deep/link"
-    ln "$data/name" "$data/deep/er/second name"
-    setfattr -n user.note -v "$item" "$data/name"
-    chown 1000:1001 "$data/deep/er"
-    chmod 640 "$data/name"
-done
-rmdir "$P/items/old"
-mkdir "$R/found"
-echo found > "$R/found/file"
-"""
 
 _NEW_POOL = 'mkdir "$M/pools/new"\n'
 _BUILT = _NEW_POOL + 'echo build > "$M/pools/new/status"\n'

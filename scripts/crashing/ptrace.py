@@ -1,4 +1,4 @@
-"""ptrace(2): attach to a process with all its threads and be told of their system calls.
+"""ptrace(2): attach to a process with all its threads and programs and be told of their system calls.
 
 Mechanism only: what calls mean and what is done about them is decided in `crashing.tracer`. Numbers
 are those of include/uapi/linux/ptrace.h and the same on every architecture.
@@ -20,7 +20,10 @@ _LISTEN = 0x4208
 _GET_SYSCALL_INFO = 0x420E
 
 _O_TRACESYSGOOD = 0x01
+_O_TRACEFORK = 0x02
+_O_TRACEVFORK = 0x04
 _O_TRACECLONE = 0x08
+_OPTIONS = _O_TRACESYSGOOD | _O_TRACEFORK | _O_TRACEVFORK | _O_TRACECLONE
 
 #: The event of a stop by _INTERRUPT, by a stopping signal, and of a new thread's first stop.
 _EVENT_STOP = 128
@@ -65,7 +68,7 @@ class Stop:
 
 
 def attach(pid: int) -> None:
-    """Follow all threads of `pid`, also those that it will make. Raises `OSError`.
+    """Follow all threads of `pid`, also those and the processes that it will make. Raises `OSError`.
 
     When it returns no thread can make a call unseen.
     """
@@ -75,7 +78,7 @@ def attach(pid: int) -> None:
         seen |= new
         for tid in new:
             try:
-                _call(_SEIZE, tid, data=_O_TRACESYSGOOD | _O_TRACECLONE)
+                _call(_SEIZE, tid, data=_OPTIONS)
             except (ProcessLookupError, PermissionError):
                 # Ended meanwhile, or followed already as the child of one that is.
                 if tid == pid:
@@ -86,15 +89,17 @@ def attach(pid: int) -> None:
             _go_on_from(tid, status)
 
 
-def stops() -> Iterator[Stop]:
+def stops(pid: int) -> Iterator[Stop]:
     """Every stop at a system call; asking for the next one lets the thread go on.
 
-    Ends when all that was attached to has ended.
+    Ends when the process `pid` has ended; what it has left running is let go with the end of this one.
     """
     while True:
         try:
             tid, status = os.waitpid(-1, _WALL)
         except ChildProcessError:
+            return
+        if tid == pid and not os.WIFSTOPPED(status):
             return
         if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == _SYSCALL_STOP:
             stop = _stop(tid)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from crashing.volumes import Made, Volumes
+
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a second item of one name gets behind it in the trash, and what a rollback keeps in its name.
 _STAMP = re.compile(r"(?:(?<=@)|(?<=k-))\d{8}-\d{6}")
@@ -25,19 +27,28 @@ OWN = ".fspool"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`told` by the control tree, `found` in the real directories; `active` tells whether it serves."""
+    """`told` by the control tree, `found` in the real directories; `active` tells whether it serves.
+
+    `volume` is what its volume holds, if it has one.
+    """
 
     active: bool
     told: tuple[str, ...]
     found: tuple[str, ...]
+    volume: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
-        return (*self.told, *self.found)
+        return (*self.told, *self.found, f"volume: {self.volume}")
 
 
-def look(mount: Path, storage: Path, name: str, known: frozenset[str]) -> View:
-    """The view of pool `name`, defined or not; uuids that are not `known` are new ones."""
+def look(
+    mount: Path, storage: Path, name: str, known: frozenset[str], made: frozenset[Made] = frozenset()
+) -> View:
+    """The view of pool `name`, defined or not; uuids that are not `known` are new ones.
+
+    `made` are the file systems that volumes had at the beginning.
+    """
     pool = mount / "pools" / name
     defined = pool.is_dir()
     root = Path(os.readlink(pool / "root")) if defined else storage / "pools" / name
@@ -53,7 +64,11 @@ def look(mount: Path, storage: Path, name: str, known: frozenset[str]) -> View:
     def replace(match: re.Match[str]) -> str:
         return match[0] if match[0] in known else "NEW"
 
-    return View(status == "active", plain(told), plain(found))
+    if os.path.ismount(root):
+        numbers = os.statvfs(root)
+        found.append(f"size {numbers.f_blocks * numbers.f_frsize}")
+    volume = Volumes(storage).describe(name, made)
+    return View(status == "active", plain(told), plain(found), volume)
 
 
 def uuids(mount: Path) -> frozenset[str]:

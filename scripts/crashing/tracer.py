@@ -1,4 +1,6 @@
-"""Follows a daemon, notes each of its changes to storage and kills it at one of them.
+"""Follows a daemon and its programs, notes each of their changes to storage and kills it at one of them.
+
+Only the daemon is killed: what becomes of a program in the midst of its work is up to the two.
 
 In a process of its own, because a tracer has to wait for the threads that it follows. strace(1) can
 inject a signal as well, but it counts the calls of each thread apart: what a second thread does has no
@@ -48,7 +50,7 @@ class Tracer:
     ) -> None:
         self._pipe, child = _FORK.Pipe(duplex=False)
         self._process = _FORK.Process(
-            target=_follow, args=(child, pid, Judge(pid, names, directories), kill), daemon=True
+            target=_follow, args=(child, pid, Judge(names, directories), kill), daemon=True
         )
         self._process.start()
         child.close()
@@ -86,14 +88,16 @@ def _follow(pipe: Connection, pid: int, judge: Judge, kill: Kill | None) -> None
     calls: list[Call] = []
     killed = False
     making_it = 0  # the thread inside the call after which to kill
-    for stop in ptrace.stops():
+    for stop in ptrace.stops(pid):
         if not stop.entry:
             if stop.tid == making_it:
                 os.kill(pid, signal.SIGKILL)
                 killed = True
             continue
-        call = judge.judge(stop.number, stop.arguments)
-        if call is None or killed:
+        if killed:
+            continue
+        call = judge.judge(stop.tid, stop.number, stop.arguments)
+        if call is None:
             continue
         calls.append(call)
         if kill is not None and len(calls) == kill.number:

@@ -10,6 +10,7 @@ from crashing.disk import Disk, Folder, Image
 from crashing.errors import CrashtestError
 from crashing.leaving import LEAVING
 from crashing.tracer import Kill, Tracer
+from crashing.volumes import Volumes
 from support.daemon import Daemon
 from support.leftovers import beneath, take_away
 from support.machine import is_mounted
@@ -18,8 +19,10 @@ from support.shell import run, sh
 #: No verb may go on in the background because the machine is slow.
 _OPTIONS = ("--grace", "60")
 _KEPT = ("state", "storage")
-#: The storage that is a plain directory.
-FOLDER = "folder"
+#: The storage that is a plain directory, and the one whose pools are on volumes of some format.
+FOLDER, VOLUME = "folder", "volume-"
+#: What images of volumes lie on: one that keeps their inode numbers when it is put back as a whole.
+_UNDER_VOLUMES = "ext4"
 
 
 class Workplace:
@@ -42,17 +45,19 @@ class Workplace:
         if kind == FOLDER:
             self._disks.append(Folder(self.storage, saved / "storage"))
         else:
-            self._disks.append(Image(kind, self.storage, saved / "image"))
+            below = _UNDER_VOLUMES if kind.startswith(VOLUME) else kind
+            self._disks.append(Image(below, self.storage, saved / "image"))
+        self.volumes = Volumes(self.storage) if kind.startswith(VOLUME) else None
 
     def save(self) -> None:
         """Keep state and storage as they are now; no daemon runs."""
-        self._hide_snapshots()
+        self._unmount()
         for disk in self._disks:
             disk.save()
 
     def begin_again(self) -> None:
         """Put back what was saved; no daemon runs."""
-        self._hide_snapshots()
+        self._unmount()
         for disk in self._disks:
             disk.put_back()
 
@@ -61,9 +66,9 @@ class Workplace:
         place.mkdir()
         run("cp", "-a", "--sparse=always", "--", *(self.daemon.base / name for name in _KEPT), place)
 
-    def _hide_snapshots(self) -> None:
-        """Take away what a killed daemon left mounted in its state directory."""
-        take_away(beneath(self.state))
+    def _unmount(self) -> None:
+        """Take away what a daemon has left mounted in its state directory, and its pools' volumes."""
+        take_away([*beneath(self.state), *beneath(self.storage)])
 
     def start(self) -> None:
         """Start the daemon and wait until it serves."""
@@ -121,7 +126,7 @@ class Workplace:
         """End the daemon, unmount, and remove everything."""
         self.kill()
         self.daemon.unmount()
-        self._hide_snapshots()
+        self._unmount()
         for disk in self._disks:
             disk.close()
         run("rm", "-rf", "--one-file-system", "--", self._directory)

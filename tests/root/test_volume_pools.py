@@ -159,6 +159,58 @@ def test_a_pool_is_not_stopped_while_a_process_stands_in_it_but_destroyed(daemon
     request(pool / "status", "stop")
 
 
+def test_a_refused_stop_leaves_the_pool_as_it_was(daemon: Daemon) -> None:
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "start build")
+    item = pool / "items" / "web"
+    item.mkdir()
+    number = item.stat().st_ino
+    with subprocess.Popen(["sleep", "60"], cwd=root_of(pool) / "web") as process:
+        for _ in range(2):
+            with refused(errno.EBUSY):
+                request(pool / "status", "stop")
+            assert value(pool / "status") == "active"
+            assert item.stat().st_ino == number
+            (item / "snapshots" / f"s{len(os.listdir(item / 'snapshots'))}").mkdir()
+        process.kill()
+    request(pool / "status", "stop")
+    assert loops_of(daemon) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "use",
+    [
+        # Of the whole pool, as a namespace that was made from the daemon's has it.
+        'cd "$0/web" && exec sleep 60',
+        # Of an item alone, which nobody stands in.
+        'mkdir "$1/here" && mount --bind "$0/web" "$1/here" && umount "$0" && exec sleep 60',
+    ],
+    ids=["a process in a copy", "an item mounted"],
+)
+def test_a_pool_is_not_stopped_while_it_is_used_in_another_mount_namespace(
+    daemon: Daemon, tmp_path: Path, format: str, use: str
+) -> None:
+    pool = define(daemon, "tank", format)
+    request(pool / "status", "start build")
+    (pool / "items" / "web").mkdir()
+    root = root_of(pool)
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", use, root, tmp_path]
+    with subprocess.Popen(argv) as process:
+        comm = Path(f"/proc/{process.pid}/comm")
+        eventually(lambda: comm.read_text() == "sleep\n", what="the pool is used")
+        with refused(errno.EBUSY):
+            request(pool / "status", "stop")
+        assert f"process {process.pid} (sleep)" in last_error(pool)
+        assert value(pool / "status") == "active"
+        assert is_mounted(root)
+        assert os.listdir(pool / "items") == ["web"]
+        process.kill()
+    eventually(lambda: not comm.exists(), what="it has ended")
+    request(pool / "status", "stop")
+    eventually(lambda: loops_of(daemon) == [], what="the device has gone")
+
+
 def test_two_pools_do_not_share_a_volume(daemon: Daemon, disk: str) -> None:
     define(daemon, "one", "ext4", source="<pool name='p'/><volume name='v'/>")
     with refused(errno.EEXIST):

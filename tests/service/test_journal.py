@@ -31,6 +31,10 @@ def pending(journal: Journal) -> list[bytes]:
     return [record.payload for record in journal.pending]
 
 
+def content(tree: MemoryTree) -> bytes:
+    return tree.read_at(tree.inode(layout.JOURNAL), 0, 2 * SEGMENT)
+
+
 def append(journal: Journal, payload: bytes) -> int:
     """As the committer does: make room by declaring all stable, then append and sync."""
     if not journal.room(payload):
@@ -66,6 +70,35 @@ def test_stable_records_are_not_found_again_once_a_later_record_says_so() -> Non
     assert journal.unstable == 1
     append(journal, b"three")
     assert pending(open_on(tree)) == [b"two", b"three"]
+
+
+def test_a_journal_in_which_nothing_was_recorded_is_closed_without_a_write() -> None:
+    tree = new_tree()
+    journal = open_on(tree)
+    append(journal, b"one")
+    journal.stabilise(journal.last)
+    journal.close()
+    before = content(tree)
+    for _ in range(2):
+        again = open_on(tree)
+        again.stabilise(again.last)
+        again.close()
+        assert content(tree) == before
+    again = open_on(tree)
+    append(again, b"two")
+    again.stabilise(again.last)
+    again.close()
+    assert pending(open_on(tree.power_cut())) == [b""]
+
+
+@pytest.mark.parametrize("size", [1, 40 << 10, (64 << 10) - 40, 64 << 10, 100 << 10, 300 << 10])
+def test_records_of_any_size_are_found_in_a_large_segment(size: int) -> None:
+    tree = new_tree()
+    journal = open_on(tree, segment=1 << 20)
+    texts = [bytes([65 + number]) * (size + number) for number in range(3)]
+    for text in texts:
+        append(journal, text)
+    assert pending(open_on(tree.power_cut(), segment=1 << 20)) == texts
 
 
 def test_a_closed_journal_has_nothing_pending() -> None:

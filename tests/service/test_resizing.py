@@ -23,7 +23,7 @@ from fspoolfs.progress import Progress
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
 from service.conftest import Running
-from service.scenes import ROOT, active_pool, dir_pool, running_pool
+from service.scenes import ROOT, active_pool, dir_pool, item, running_pool
 
 SIZE, LARGER = 1 << 20, 2 << 20
 
@@ -233,18 +233,20 @@ class MountingSource(GrowingSource):
         return []
 
 
-async def test_stop_that_the_storage_refuses_is_done_by_the_next_one(
+async def test_a_pool_that_the_storage_does_not_let_go_is_active_again(
     running: Running, host: SimulatedHost
 ) -> None:
     source = MountingSource(host)
     async with running(registry=Registry([source], [SIMULATED])) as service:
         pool = await active_pool(service)
+        await service.items.create(pool, item("web"), ROOT, adopt=False)
+        number = pool.items["web"].number
         source.refuses = True
-        with pytest.raises(BusyError):
-            await service.lifecycle.stop(pool, ROOT)
-        assert (pool.state, source.attached) == ("failed", 1)
-        with pytest.raises(BusyError):
-            await service.lifecycle.stop(pool, ROOT)
+        for _ in range(2):
+            with pytest.raises(BusyError):
+                await service.lifecycle.stop(pool, ROOT)
+            assert (pool.state, source.attached) == ("active", 1)
+            assert pool.items["web"].number == number
         source.refuses = False
         await service.lifecycle.stop(pool, ROOT)
         assert (pool.state, source.attached) == ("inactive", 0)
@@ -255,8 +257,10 @@ async def test_pool_that_is_forgotten_leaves_nothing_mounted(running: Running, h
     async with running(registry=Registry([source], [SIMULATED])) as service:
         pool = await active_pool(service)
         source.refuses = True
-        with pytest.raises(BusyError):
+        host.faults.fail("verify", errno.EIO)
+        with pytest.raises(FspoolError):
             await service.lifecycle.stop(pool, ROOT)
+        assert pool.state == "failed"
         await service.lifecycle.undefine(pool, ROOT)
         assert source.attached == 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import pytest
 from fspoolfs.errors import CancelledError, InvalidError, StorageError, TimeLimitError, UnsupportedError
 from fspoolfs.progress import Progress
 from fspoolfs.system import command
-from support.wait import has_ended
+from support.daemon import PROJECT
+from support.wait import eventually, has_ended
 
 
 def sh(script: str, *, timeout: float = 30.0, input: bytes | None = None) -> command.Output:
@@ -138,6 +141,49 @@ def test_a_program_is_killed_when_its_work_is_cancelled(tmp_path: Path) -> None:
     with pytest.raises(CancelledError, match="formatting was cancelled"):
         command.run(["sh", "-c", f"echo $$ > {mark}; exec sleep 60"], timeout=90, progress=progress)
     assert has_ended(int(mark.read_text()), timeout=30)
+
+
+#: Runs a program that writes its number and goes on, and is itself ended in the midst of it.
+ENDED = """
+import sys
+from fspoolfs.system import command
+lock = open(sys.argv[2], "w")
+command.run(
+    ["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 300"],
+    timeout=600,
+    tied=sys.argv[3] == "tied",
+    inherited=[lock.fileno()],
+)
+"""
+
+
+@pytest.mark.parametrize("tied", ["tied", "loose"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_only_a_tied_program_ends_with_us_and_another_keeps_what_it_inherited(
+    tied: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    mark, locked = tmp_path / "pid", tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", ENDED, mark, locked, tied], cwd=PROJECT) as process:
+        eventually(lambda: mark.exists() and mark.read_text() != "", what="the program runs")
+        process.send_signal(number)
+    pid = int(mark.read_text())
+    inherited = f"/proc/{pid}/fd"
+    if tied == "tied":
+        assert has_ended(pid, timeout=30)
+        return
+    try:
+        assert str(locked) in {os.readlink(f"{inherited}/{fd}") for fd in os.listdir(inherited)}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert has_ended(pid, timeout=30)
+
+
+def test_a_tied_program_is_an_ordinary_one_else() -> None:
+    assert command.run(["sh", "-c", "echo $0 $1", "a", "b"], timeout=30, tied=True).stdout == b"a b\n"
+    with pytest.raises(StorageError, match="sh: it ended with status 3"):
+        command.run(["sh", "-c", "exit 3"], timeout=30, tied=True)
+    with pytest.raises(UnsupportedError, match="is not installed"):
+        command.run(["mkfs.absent"], timeout=30, tied=True)
 
 
 def test_a_program_that_can_be_cancelled_is_waited_for_and_limited_all_the_same() -> None:
