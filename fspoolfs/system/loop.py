@@ -108,6 +108,8 @@ def _configuration(file: int) -> bytes:
 def find(file: os.stat_result) -> int | None:
     """A descriptor of a device that shows the file with this stat; `None` when there is none."""
     for path in _attached():
+        if not _may_show(path, file):
+            continue
         try:
             # Closing one that was open for writing lets udev look at it anew.
             device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -119,12 +121,32 @@ def find(file: os.stat_result) -> int | None:
     return None
 
 
+def is_attached(file: os.stat_result) -> bool:
+    """Whether a device shows the file, asked without opening one, which would keep it alive."""
+    return any(_may_show(path, file) for path in _attached())
+
+
 def _attached() -> Iterator[str]:
     """The devices that have a file, from sysfs, where looking does not keep one alive."""
     for name in os.listdir(_SYSFS):
         # Hosts have hundreds: no Path, which takes longer than all the rest.
         if name.startswith("loop") and os.path.exists(f"{_SYSFS}/{name}/loop"):
             yield f"/dev/{name}"
+
+
+def _may_show(path: str, file: os.stat_result) -> bool:
+    """Whether the device at `path` can be one of the file, by the path that the kernel tells of its own.
+
+    That follows renames. Where nothing is to be found there, only the device itself knows.
+    """
+    shown = file_behind(path)
+    if shown is None:
+        return False
+    try:
+        info = os.stat(shown)
+    except OSError:
+        return True
+    return (info.st_dev, info.st_ino) == (file.st_dev, file.st_ino)
 
 
 def file_behind(path: str) -> str | None:

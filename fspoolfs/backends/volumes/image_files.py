@@ -84,11 +84,13 @@ def release(definition: PoolDefinition, image: Path) -> None:
     except FileNotFoundError:  # what is attached ends by itself
         return
     deadline = time.monotonic() + _PATIENCE
-    while (device := loop.find(info)) is not None:
+    while loop.is_attached(info) and (device := loop.find(info)) is not None:
         try:
             loop.detach(device)
         finally:
             os.close(device)
+        if not loop.is_attached(info):
+            return
         if time.monotonic() >= deadline:
             log.warning(
                 "pool %s: a loop device of its image goes when the last user of it has ended", definition.name
