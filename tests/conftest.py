@@ -10,6 +10,7 @@ from support.shell import Shell
 pytest_plugins = [
     "pytester",
     "support.daemon",
+    "support.guest",
     "support.leaks",
     "support.limits",
     "support.nested",

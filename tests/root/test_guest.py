@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import PROJECT
+from support.guest import LIMIT, MISSING, SCRIPT, Guest
 from support.machine import processes_with
 from support.needs import needs_root
 from support.shell import run
 from support.wait import eventually
-
-SCRIPT = PROJECT / "scripts" / "vmtest"
-#: Seconds for all tests in the guest on a machine that does other things as well; a quiet one takes a third.
-LIMIT = 600
-#: vmtest(1): something is not installed.
-_MISSING = 77
 
 pytestmark = [needs_root, pytest.mark.vm]
 
@@ -27,15 +21,17 @@ pytestmark = [needs_root, pytest.mark.vm]
 def guest(*arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
     """Run vmtest; the test is skipped where it cannot run."""
     result = run(SCRIPT, *arguments, check=False, timeout=timeout)
-    if result.returncode == _MISSING:
+    if result.returncode == MISSING:
         pytest.skip(result.stderr.strip())
     return result
 
 
 @pytest.mark.required
 @pytest.mark.timeout(LIMIT + 60)
-def test_everything_in_the_guest_succeeds() -> None:
-    result = guest("--timeout", str(LIMIT), timeout=LIMIT + 30)
+def test_everything_in_the_guest_succeeds(guest_with_all_tests: Guest) -> None:
+    result = guest_with_all_tests.wait()
+    if result.returncode == MISSING:
+        pytest.skip(result.stderr.strip())
     print(result.stdout, result.stderr)  # pytest shows it with a failed test
     assert result.returncode == 0
     assert " passed" in result.stdout
@@ -68,7 +64,7 @@ def test_interrupted_guest_leaves_no_process(number: signal.Signals, tmp_path: P
         assert process.stdout is not None
         first = process.stdout.readline()
         process.send_signal(number)
-        if process.wait(30) == _MISSING:
+        if process.wait(30) == MISSING:
             pytest.skip(first.decode().strip())
     assert first == b"here\n"
     eventually(lambda: not left(), what="qemu and virtiofsd are gone")
@@ -88,6 +84,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     for name in ("bash", "dirname", "env"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
     result = run(SCRIPT, check=False, env=empty)
-    assert result.returncode == _MISSING
+    assert result.returncode == MISSING
     assert "qemu-system-x86_64 (package qemu-system-x86)" in result.stderr
     assert "scripts/install --test" in result.stderr
