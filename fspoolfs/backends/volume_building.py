@@ -45,7 +45,7 @@ class Builder:
 
     def _mark(self, definition: PoolDefinition) -> None:
         self._markers.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write_file(str(self._marker(definition)), f"{definition.name}\n".encode())
+        atomic.mark(str(self._marker(definition)))
 
     def _unmark(self, definition: PoolDefinition) -> None:
         with suppress(FileNotFoundError):

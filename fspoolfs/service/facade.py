@@ -9,7 +9,7 @@ import trio
 from fspoolfs.backends.registry import Registry
 from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
-from fspoolfs.service.access import DAEMON, Caller
+from fspoolfs.service.access import Caller
 from fspoolfs.service.backings import Backings
 from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
@@ -22,6 +22,7 @@ from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
 from fspoolfs.service.metrics import Metrics
 from fspoolfs.service.pools import Pools
+from fspoolfs.service.resuming import Resuming
 from fspoolfs.service.snapshots import Snapshots
 from fspoolfs.service.space import Spaces
 from fspoolfs.service.store import Store
@@ -65,6 +66,7 @@ class Service:
             exposure,
             nursery,
         )
+        self._resuming = Resuming(self.lifecycle, self.store, self.pools, nursery)
         self.spaces = Spaces()
         self.backings = Backings(self.context, registry, self.pools)
         self.metrics = Metrics(self.pools, self.backings, self.events)
@@ -76,7 +78,7 @@ class Service:
         await trio.to_thread.run_sync(self.store.prepare)
         self._nursery.start_soon(self.context.deadlines.watch)
         await self.pools.load()
-        await self.lifecycle.resume(DAEMON)
+        await self._resuming.begin()
         self._nursery.start_soon(self.backings.watch)
 
     async def stop(self) -> None:

@@ -72,9 +72,10 @@ class Lifecycle:
         self._check_backend(pool)
 
         async def work(job: Job) -> None:
-            await self._build(pool, job, mode)
             if mode is BuildMode.OVERWRITE:
+                # Before what it was is gone: a start after a crash is not to miss it.
                 await trio.to_thread.run_sync(self._store.forget_start, pool.name)
+            await self._build(pool, job, mode)
 
         await self._run(pool, PoolVerb.BUILD, caller, work, after=PoolState.INACTIVE)
 
@@ -350,32 +351,7 @@ class Lifecycle:
             log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
         attached.root.close()
 
-    # -- the daemon's own -------------------------------------------------------------------------
-
-    async def resume(self, caller: Caller) -> None:
-        """After the daemon's start: finish deletions, start what is to be active, all at once."""
-        for name in await trio.to_thread.run_sync(self._store.deletions):
-            pool = self._pools.get(name)
-            if pool is not None:
-                self._nursery.start_soon(self._quietly, self.delete, pool, caller)
-            else:
-                await trio.to_thread.run_sync(self._store.end_deletion, name)
-        left_active = await trio.to_thread.run_sync(self._store.left_active)
-        for pool in self._pools:
-            if pool.name not in left_active:
-                await self._pools.bring_pending_into_force(pool)
-            if pool.unreadable is None and (pool.autostart or pool.name in left_active):
-                self._nursery.start_soon(self._quietly, self.start, pool, caller)
-
-    async def _quietly(
-        self, verb: Callable[[Pool, Caller], Awaitable[None]], pool: Pool, caller: Caller
-    ) -> None:
-        try:
-            await verb(pool, caller)
-        except FspoolError as error:
-            if error.errno != errno.EINPROGRESS:
-                log.error("%s", error)
-                pool.error = error  # of a verb that was refused before it became a job, too
+    # -- the daemon's end -------------------------------------------------------------------------
 
     async def close_all(self) -> None:
         """Before the daemon ends: leave every active pool synced, and attached as it is."""

@@ -124,7 +124,7 @@ class Store:
 
         What a crash leaves attached is then taken up by the next daemon.
         """
-        if self._is_left_active(name):
+        if self._is_left_active(name, _boot_id()):
             return False
         self.set_active(name, active=True)
         return True
@@ -143,12 +143,13 @@ class Store:
 
     def left_active(self) -> frozenset[str]:
         """The pools that a daemon before this one left active, since the host was booted."""
-        return frozenset(path.name for path in self._active.iterdir() if self._is_left_active(path.name))
+        boot = _boot_id()
+        return frozenset(name for name in os.listdir(self._active) if self._is_left_active(name, boot))
 
-    def _is_left_active(self, name: str) -> bool:
+    def _is_left_active(self, name: str, boot: bytes) -> bool:
         try:
-            return (self._active / name).read_bytes() == _boot_id()
-        except FileNotFoundError:  # a pool that others stop meanwhile, or the temporary file of a marker
+            return (self._active / name).read_bytes() == boot
+        except FileNotFoundError:  # others come and go meanwhile
             return False
 
     def deletions(self) -> list[str]:

@@ -9,21 +9,41 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from fspoolfs.errors import BusyError
 from fspoolfs.system import files
 
+_MARK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: A process id and a newline.
 _PID_SIZE = 32
 
 
-def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Create or replace `path` with `data`, durably. Raises `OSError`; then the old file stands."""
+def write_file(path: str, data: bytes, mode: int = 0o600, *, temporary: str = "") -> None:
+    """Create or replace `path` with `data`, durably. Raises `OSError`; then the old file stands.
+
+    A crash may leave a file beside it: of a random name, or called `temporary`, where nobody else
+    writes one of that name.
+    """
     directory, name = os.path.split(path)
     dir_fd = os.open(directory, _DIRECTORY)
     try:
-        files.replace_file(dir_fd, name, data, mode=mode, durable=True)
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=dir_fd)
+        files.replace_file(dir_fd, name, data, mode=mode, durable=True, temporary=temporary)
+    finally:
+        os.close(dir_fd)
+
+
+def mark(path: str) -> None:
+    """Make the empty file `path`, durably, unless it is there. A crash leaves nothing beside it."""
+    directory, name = os.path.split(path)
+    dir_fd = os.open(directory, _DIRECTORY)
+    try:
+        os.close(os.open(name, _MARK, 0o600, dir_fd=dir_fd))
+        os.fsync(dir_fd)
     finally:
         os.close(dir_fd)
 

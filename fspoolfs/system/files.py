@@ -69,12 +69,15 @@ def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool
             raise
 
 
-def replace_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool) -> None:
+def replace_file(
+    dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool, temporary: str = ""
+) -> None:
     """Put a new file in the place of `name`: readers see the old content or the new one, whole.
 
-    Durable as with `create_file`; the file is synced before it takes the name.
+    Durable as with `create_file`; the file is synced before it takes the name. It is called
+    `temporary` until then, for a caller who removes what a crash has left of that.
     """
-    temporary = f".{secrets.token_hex(8)}"
+    temporary = temporary or f".{secrets.token_hex(8)}"
     _fill(dir_fd, temporary, data, mode=mode, sync=durable)
     try:
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)

@@ -14,7 +14,7 @@ from crashing.errors import CrashtestError
 from crashing.operations import Operation, Track
 from crashing.seen import View, look, uuids
 from crashing.tracer import Kill
-from crashing.volumes import EMPTY, HALF_MADE, Made
+from crashing.volumes import Made
 from crashing.workplace import Workplace
 
 #: The entries of pools' roots that `operations.PREPARATION` makes besides items.
@@ -96,7 +96,7 @@ class Experiment:
             made = self._complete()
             end, after = self._after_crash(done)
             if not wrong and not after:
-                after = self._remains(made, end)
+                after = self._remains(made)
         except (AssertionError, CrashtestError) as error:
             # A daemon that does not start, or a client that waits for ever.
             return Result(point=point, end=None, violations=(str(error),))
@@ -108,13 +108,13 @@ class Experiment:
         volumes = self._place.volumes
         return volumes.complete() if volumes is not None else frozenset()
 
-    def _remains(self, made: frozenset[Made], end: End | None) -> list[str]:
+    def _remains(self, made: frozenset[Made]) -> list[str]:
         """What was `made` when the daemon was killed is there still, and goes when it is told to."""
         volumes = self._place.volumes
         if volumes is None:
             return []
         wrong = []
-        if (end is End.COMPLETED or not self._operation.formats) and made - volumes.complete():
+        if not self._operation.destroys and made - volumes.complete():
             wrong.append("a file system that had come to its end was made anew")
         if self._operation.clear:
             if not self._place.is_serving:
@@ -242,12 +242,11 @@ class Experiment:
         """How many steps of the track have happened: those that returned success, or one more."""
         views = self._recording.restarted[track.pool]
         now = self._look(track.pool)
-        half_made = self._operation.formats and now.volume in (EMPTY, HALF_MADE)
-        if half_made and replace(now, volume=views[done].volume) == views[done]:
-            return done, ""
         for step in (done + 1, done):
             if step < len(views) and now == views[step]:
                 return step, ""
+        if self._operation.formats and replace(now, volume=views[done].volume) == views[done]:
+            return done, ""  # half of it, or the target is missing
         return None, (
             f"pool {track.pool}, of which {done} steps had returned success, is neither before nor after the "
             f"next one:\n{_difference(views[done : done + 1], [now])}"

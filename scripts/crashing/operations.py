@@ -59,7 +59,8 @@ class Operation:
     `before` is done again after each start of the daemon, because a start undoes it. `resumed` marks
     what a start of the daemon carries on, so that a pool looks different after it. With `interrupted`
     the operation finds what a crash left, on a host that was booted since. One that `formats` may leave
-    half of a file system for its repetition. `clear` takes away all there is, and nothing may be left.
+    a volume for its repetition that is half done, and one that `destroys` may do away with what was there.
+    `clear` takes away all there is, and nothing may be left.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Operation:
     tracks: tuple[Track, ...]
     interrupted: Interrupted | None = None
     formats: bool = False
+    destroys: bool = False
     clear: str = ""
 
 

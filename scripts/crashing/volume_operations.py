@@ -46,7 +46,12 @@ def volume_operations(format: str) -> Sequence[Operation]:
     new = defined("new")
 
     def one(
-        name: str, *steps: str, prepare: str = "", pool: str = "tank", formats: bool = False
+        name: str,
+        *steps: str,
+        prepare: str = "",
+        pool: str = "tank",
+        formats: bool = False,
+        destroys: bool = False,
     ) -> Operation:
         return Operation(
             name=f"volume {name}",
@@ -54,6 +59,7 @@ def volume_operations(format: str) -> Sequence[Operation]:
             prepare=prepare,
             tracks=(Track(pool, steps),),
             formats=formats,
+            destroys=destroys,
             clear=_CLEARED.format(define=defined("tank").strip()),
         )
 
@@ -82,6 +88,7 @@ def volume_operations(format: str) -> Sequence[Operation]:
             'echo start > "$P/status"',
             prepare=_STOPPED,
             formats=True,
+            destroys=True,
         ),
         one("start", 'echo start > "$P/status"', prepare=_STOPPED),
         one("stop", 'echo stop > "$P/status"'),
@@ -93,6 +100,7 @@ def volume_operations(format: str) -> Sequence[Operation]:
             prepare=new + f"echo build > {_NEW}\n",
             pool="new",
             formats=True,
+            destroys=True,
         ),
         one("undefine", 'rmdir "$P"', prepare=_STOPPED),
     )

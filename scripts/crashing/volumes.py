@@ -27,7 +27,7 @@ _BTRFS, _BTRFS_UUID, _BTRFS_DEVICE = 1 << 16, 0x20, 0xC9 + 66
 #: Of xfs (fs/xfs/libxfs/xfs_format.h): block size, uuid, root inode, inode size, inodes of a block (log2),
 #: and when an inode was made, in it.
 _XFS = struct.Struct(">4sI24s16s8sQ40xH17xB")
-_XFS_MADE = 144
+_XFS_MADE, _XFS_NONE = 144, (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Volumes:
             return ""
         made = _made(image)
         if made is None:
-            return EMPTY
+            return "nothing"
         if (self._markers / str(made.uuid)).exists():
-            return HALF_MADE
+            return "half of a file system"
         return f"a file system that was {'there' if made in known else 'made since'}"
 
     def complete(self) -> frozenset[Made]:
@@ -95,9 +95,6 @@ class Volumes:
             yield str(error)
 
 
-EMPTY, HALF_MADE = "nothing", "half of a file system"
-
-
 def _attached(image: Path) -> int:
     return sum(device.file == str(image) for device in loop_devices())
 
@@ -133,5 +130,7 @@ def _xfs(fd: int) -> Made | None:
     magic, size, _, uuid, _, root, inode_size, shift = _XFS.unpack(block)
     if magic != b"XFSB":
         return None
+    if root == _XFS_NONE:  # mkfs is not that far
+        return Made(UUID(bytes=uuid), b"")
     place = (root >> shift) * size + (root & ((1 << shift) - 1)) * inode_size
     return Made(UUID(bytes=uuid), os.pread(fd, 8, place + _XFS_MADE))

@@ -37,6 +37,7 @@ pytestmark = [
 #: The calls before and after which the process dies.
 CHANGES: tuple[tuple[object, str], ...] = (
     (atomic, "write_file"),
+    (atomic, "mark"),
     (atomic, "remove_file"),
     (images, "_rename"),
     (images, "_put_in_place"),

@@ -94,7 +94,7 @@ class Images:
     @contextmanager
     def open(self, definition: PoolDefinition) -> Iterator[Device]:
         image = self._image(definition)
-        _temporary(image).unlink(missing_ok=True)
+        _clear(image)
         with image_files.attached(definition, image) as device:
             yield device
 
@@ -165,9 +165,7 @@ class Images:
 
     def remove(self, definition: PoolDefinition) -> None:
         image = self._image(definition)
-        temporary = _temporary(image)
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        _clear(image)
         made = _was_made(image)
         if made:
             atomic.remove_file(str(image))
@@ -185,7 +183,8 @@ def _record(image: Path) -> Path:
 
 
 def _write_record(image: Path, *inodes: int) -> None:
-    atomic.write_file(str(_record(image)), "".join(f"{inode}\n" for inode in inodes).encode())
+    text = "".join(f"{inode}\n" for inode in inodes)
+    atomic.write_file(str(_record(image)), text.encode(), temporary=_temporary(_record(image)).name)
 
 
 def _was_made(image: Path) -> bool:
@@ -199,8 +198,14 @@ def _was_made(image: Path) -> bool:
 
 
 def _temporary(image: Path) -> Path:
-    """Where an image is made that is to get this one's name; what a crash has left there is of no use."""
+    """Where a file is made that is to get this one's name; what a crash has left there is of no use."""
     return image.with_name(f".{image.name}.new")
+
+
+def _clear(image: Path) -> None:
+    """Remove what a crash has left unfinished."""
+    for path in (image, _record(image)):
+        _temporary(path).unlink(missing_ok=True)
 
 
 def _open_new(temporary: Path) -> int:

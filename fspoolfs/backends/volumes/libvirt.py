@@ -140,11 +140,14 @@ class LibvirtVolumes:
         if definition.uuid is None:  # it is only being looked at
             return
         self._notes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write_file(str(self._file(definition)), json.dumps(asdict(note)).encode())
+        file = self._file(definition)
+        atomic.write_file(str(file), json.dumps(asdict(note)).encode(), temporary=_temporary(file).name)
 
     def _forget(self, definition: PoolDefinition) -> None:
+        file = self._file(definition)
+        _temporary(file).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
-            atomic.remove_file(str(self._file(definition)))
+            atomic.remove_file(str(file))
 
     # -- the contract -----------------------------------------------------------------------------
 
@@ -288,3 +291,8 @@ def _is_file(path: str) -> bool:
 def _inode(path: str) -> int:
     """The inode number of a file; 0 of a device, which libvirt's key tells from others."""
     return os.stat(path).st_ino if _is_file(path) else 0
+
+
+def _temporary(file: Path) -> Path:
+    """Where a note is written; what a crash has left there is of no use."""
+    return file.with_name(f".{file.name}.new")
