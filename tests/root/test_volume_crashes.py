@@ -40,7 +40,6 @@ CHANGES: tuple[tuple[object, str], ...] = (
     (atomic, "mark"),
     (atomic, "remove_file"),
     (images, "_rename"),
-    (images, "_put_in_place"),
     (images.Transfer, "copy"),
     (os, "ftruncate"),
     (os, "rmdir"),

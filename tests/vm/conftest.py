@@ -16,6 +16,7 @@ from fspoolfs.backends import project_quota
 from fspoolfs.backends.project_quota import ProjectQuotaFileSystem
 from fspoolfs.system.paths import HostRoot
 from vm.disks import Volume, volume
+from vm.preloaded import PreloadedDaemon
 
 _HERE = Path(__file__).parent
 #: Set by `scripts/vmtest`.
@@ -48,3 +49,14 @@ def quotas(limited: Volume) -> Iterator[ProjectQuotaFileSystem]:
     assert filesystem is not None
     yield filesystem
     root.close()
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[PreloadedDaemon]:
+    """A running daemon with state and storage on an ext4 of its own, for all tests of a module."""
+    made = PreloadedDaemon(volume("ext4", "").new_directory())
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from crashing import contract
 from mount.control import last_error, refused, request, value
 from support.machine import is_mounted
 from support.shell import run
-from vm.disks import volume
 from vm.preloaded import PreloadedDaemon
 from vm.volume_groups import Group
 
@@ -25,16 +24,6 @@ FORMATS = ("ext4", "xfs", "btrfs")
 @pytest.fixture(scope="module")
 def group() -> Group:
     return Group("vg-one", 1200 * MIB)
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[PreloadedDaemon]:
-    made = PreloadedDaemon(volume("ext4", "").new_directory())
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
 
 
 def define(

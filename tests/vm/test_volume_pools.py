@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,23 +10,13 @@ import pytest
 from mount.control import request, value
 from support.machine import is_mounted, loop_devices
 from support.shell import run
-from vm.disks import space, volume
+from vm.disks import space
 from vm.preloaded import PreloadedDaemon
 
 MIB = 1 << 20
 SIZE, LARGER = 320 * MIB, 512 * MIB
 #: Root as the container runtimes leave it.
 _DROPPED = ("setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", "--")
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[PreloadedDaemon]:
-    made = PreloadedDaemon(volume("ext4", "").new_directory())
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
 
 
 def build(daemon: PreloadedDaemon, name: str, format: str, source: str, capacity: str = "") -> Path:

@@ -83,7 +83,7 @@ class Images:
             os.ftruncate(fd, whole_blocks(definition.capacity))
             os.fsync(fd)
             _write_record(image, os.fstat(fd).st_ino)
-            _rename(temporary, image)
+            _rename(temporary, image, replace=False)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -151,7 +151,7 @@ class Images:
                 made = _was_made(image)
                 if made:
                     _write_record(image, info.st_ino, os.fstat(copy).st_ino)
-                _put_in_place(temporary, image)
+                _rename(temporary, image, replace=True)
                 if made:
                     _write_record(image, os.fstat(copy).st_ino)
             finally:
@@ -213,21 +213,14 @@ def _open_new(temporary: Path) -> int:
     return os.open(temporary, image_files.OPEN | os.O_CREAT | os.O_EXCL, 0o600)
 
 
-def _rename(temporary: Path, image: Path) -> None:
-    """Give the image its name, durably, and never in the place of another."""
+def _rename(temporary: Path, image: Path, *, replace: bool) -> None:
+    """Give the image its name, durably, and in the place of another only where that is meant."""
     directory = os.open(image.parent, _DIRECTORY)
     try:
-        syscalls.rename_no_replace(temporary.name, image.name, source_fd=directory, target_fd=directory)
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _put_in_place(temporary: Path, image: Path) -> None:
-    """Let one image take the place of another, durably."""
-    directory = os.open(image.parent, _DIRECTORY)
-    try:
-        os.rename(temporary.name, image.name, src_dir_fd=directory, dst_dir_fd=directory)
+        if replace:
+            os.rename(temporary.name, image.name, src_dir_fd=directory, dst_dir_fd=directory)
+        else:
+            syscalls.rename_no_replace(temporary.name, image.name, source_fd=directory, target_fd=directory)
         os.fsync(directory)
     finally:
         os.close(directory)
