@@ -170,7 +170,10 @@ class VolumeSource:
     # -- attach and detach ------------------------------------------------------------------------
 
     def attach(self, definition: PoolDefinition, progress: Progress) -> RootDirectory:
-        provider, format = self._usable(definition)
+        if self._mounted(definition) is None:
+            self._usable(definition)
+        # What is mounted is taken up whether or not its provider could mount it now.
+        provider, format = self._provider(definition), self._format(definition)
         with provider.open(definition) as device:
             volume_lock.lock(definition, device, progress)
             self._check_pools_own(definition, format, device)

@@ -101,7 +101,7 @@ def test_a_pool_on_libvirts_volume_lives_a_whole_life(daemon: Daemon, host: Host
 
 
 @needs_program("bwrap", "busybox")
-def test_a_container_works_on_it_while_both_daemons_die(daemon: Daemon, host: Host, tmp_path: Path) -> None:
+def test_a_container_works_on_it_while_both_daemons_end(daemon: Daemon, host: Host, tmp_path: Path) -> None:
     pool = define(daemon, "tank", "xfs", source=source())
     request(pool / "status", "start build")
     (pool / "items" / "web").mkdir()
@@ -110,7 +110,7 @@ def test_a_container_works_on_it_while_both_daemons_die(daemon: Daemon, host: Ho
     launch = bwrap(place, data, "echo one >/data/file; read line; echo two >>/data/file")
     with subprocess.Popen(launch.argv, stdin=subprocess.PIPE, text=True) as container:
         eventually((data / "file").exists, what="the container works")
-        host.server.kill()
+        host.server.terminate()
         daemon.kill()
         container.communicate("go on\n")
     assert container.returncode == 0
