@@ -138,8 +138,9 @@ def shrink_unmounted(
 
 
 def _too_full(definition: PoolDefinition, capacity: int, error: OSError | StorageError) -> StorageError:
+    said = error.strerror if isinstance(error, OSError) else str(error)
     return StorageError(
-        f"pool {definition.name} cannot shrink to {capacity} bytes: what it holds does not fit ({error}); "
+        f"pool {definition.name} cannot shrink to {capacity} bytes: what it holds does not fit ({said}); "
         "remove something, or write a larger capacity",
         errno=errno.ENOSPC,
     )
