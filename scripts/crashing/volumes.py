@@ -22,8 +22,9 @@ _PATIENCE = 30.0
 
 #: Of ext4 (fs/ext4/ext4.h): the superblock's place, and in it uuid, s_hash_seed and s_mkfs_time.
 _EXT4, _EXT4_UUID, _EXT4_SEED, _EXT4_MADE = 1024, 0x68, 0xEC, 0x108
-#: Of btrfs (include/uapi/linux/btrfs_tree.h): the same, fsid and the device's own uuid.
-_BTRFS, _BTRFS_UUID, _BTRFS_DEVICE = 1 << 16, 0x20, 0xC9 + 66
+#: Of btrfs (include/uapi/linux/btrfs_tree.h): the same, fsid and the device's own uuid, in the first
+#: stripe of the array of system chunks.
+_BTRFS, _BTRFS_UUID, _BTRFS_DEVICE = 1 << 16, 0x20, 0x32B + 17 + 48 + 16
 #: Of xfs (fs/xfs/libxfs/xfs_format.h): block size, uuid, root inode, inode size, inodes of a block (log2),
 #: and when an inode was made, in it.
 _XFS = struct.Struct(">4sI24s16s8sQ40xH17xB")

@@ -16,12 +16,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
+from mount.control import request
+from root.volume_pools import FORMATS, SIZE, define, root_of
 from support.daemon import PROJECT, Daemon
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import run, sh
+from support.wait import eventually
 
 if TYPE_CHECKING:
     from crashing.tracer import Kill, Report
@@ -33,6 +37,8 @@ pytestmark = [
     pytest.mark.required,
 ]
 
+#: Their images lie on ext4.
+ON_VOLUMES = needs_program("blkid", "wipefs", *(f"mkfs.{format}" for format in FORMATS))
 SCRIPT = PROJECT / "scripts" / "crashtest"
 #: Seconds for the longest run here on a machine that does other things as well.
 LIMIT = 240.0
@@ -73,6 +79,9 @@ def crashes(output: str) -> int:
             "btrfs-simple", ("limit rollback", "rollback and delete"), marks=needs_program("mkfs.btrfs")
         ),
         pytest.param("xfs", ("snapshot item purge", "snapshot clone"), marks=needs_program("mkfs.xfs")),
+        pytest.param("volume-ext4", ("volume build", "volume grow"), marks=ON_VOLUMES),
+        pytest.param("volume-xfs", ("volume build overwrite",), marks=ON_VOLUMES),
+        pytest.param("volume-btrfs", ("volume delete",), marks=ON_VOLUMES),
     ],
 )
 def test_the_contract_holds_at_a_sample_of_crashes(
@@ -81,7 +90,7 @@ def test_the_contract_holds_at_a_sample_of_crashes(
     only = [argument for name in operations for argument in ("--only", name)]
     result = run(SCRIPT, *only, "--on", kind, "--limit", "3", "--dir", place, check=False, timeout=LIMIT)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert crashes(result.stdout) == 6
+    assert crashes(result.stdout) == 3 * len(operations)
     assert list(place.iterdir()) == []
 
 
@@ -173,9 +182,28 @@ def test_a_process_that_is_not_to_be_killed_goes_on_to_its_end(place: Path, cras
     assert len(list(place.iterdir())) == 3
 
 
-def follow(place: Path, crashing: Import, kill: Kill | None) -> Report:
+#: Makes a directory, has a program make another one, and makes a third.
+PROGRAMS = """
+import os, subprocess, sys
+sys.stdin.read(1)
+place = sys.argv[1]
+os.mkdir(os.path.join(place, "a"))
+subprocess.run(["mkdir", os.path.join(place, "b")], check=True)
+os.mkdir(os.path.join(place, "c"))
+"""
+
+
+def test_a_process_is_killed_at_a_change_of_its_program_which_goes_on(place: Path, crashing: Import) -> None:
+    report = follow(place, crashing, crashing("tracer").Kill(2), script=PROGRAMS)
+    assert report.killed
+    assert [call.target for call in report.calls] == [str(place / "a"), str(place / "b")]
+    eventually((place / "b").is_dir, what="the program has come to its end")
+    assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+
+
+def follow(place: Path, crashing: Import, kill: Kill | None, *, script: str = THREADS) -> Report:
     """What the tracer reports of a process that makes directories in `place`."""
-    process = subprocess.Popen([sys.executable, "-c", THREADS, place], stdin=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", script, place], stdin=subprocess.PIPE)
     assert process.stdin is not None
     tracer = crashing("tracer").Tracer(
         process.pid, names=crashing("calls").numbers(), directories=[str(place)], kill=kill
@@ -269,6 +297,55 @@ def test_every_defect_is_a_violation_and_nothing_else(
     missed = [sentence for sentence in DEFECTS.values() if not any(sentence in one for one in found)]
     assert not missed, found
     assert len(found) == len(DEFECTS), found
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@ON_VOLUMES
+def test_one_mkfs_is_told_from_the_next(format: str, place: Path, crashing: Import) -> None:
+    uuid, uuids = str(uuid4()), {"xfs": ("-m", "uuid={}")}
+    volumes, images = crashing("volumes").Volumes(place), place / "volumes" / "images"
+    images.mkdir(parents=True)
+    image, marker = images / "tank.img", place / "volumes" / ".formatting" / uuid
+    option, text = uuids.get(format, ("-U", "{}"))
+
+    def make() -> None:
+        run(f"mkfs.{format}", "-q", "-F" if format == "ext4" else "-f", option, text.format(uuid), image)
+
+    assert volumes.describe("tank", frozenset()) == ""
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    assert volumes.describe("tank", frozenset()) == "nothing"
+    make()
+    first = volumes.complete()
+    assert {str(made.uuid) for made in first} == {uuid}
+    assert volumes.describe("tank", first) == "a file system that was there"
+    make()
+    assert volumes.describe("tank", first) == "a file system that was made since"
+    assert not first & volumes.complete()
+    marker.parent.mkdir()
+    marker.touch()
+    assert volumes.describe("tank", first) == "half of a file system"
+    assert volumes.complete() == frozenset()
+    assert sorted(volumes.leftovers()) == [f"{path} belongs to nothing" for path in (marker, image)]
+
+
+@ON_VOLUMES
+def test_what_is_attached_or_mounted_and_should_not_be_is_a_violation(
+    daemon: Daemon, crashing: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "start build")
+    root, checked = root_of(pool), crashing("volumes")
+    volumes = checked.Volumes(daemon.storage)
+    assert list(volumes.violations({"tank": root})) == []
+    monkeypatch.setattr(checked, "_PATIENCE", 0.0)
+    found = list(volumes.violations({"tank": None}))
+    assert len(found) == 2, found
+    assert "0 loop devices show" in found[0]
+    assert f"mounted are ['{root}'], and active pools have []" in found[1]
+    request(pool / "status", "stop")
+    assert list(volumes.violations({"tank": None})) == []
+    assert len(list(volumes.violations({"tank": root}))) == 2
 
 
 def test_an_error_in_the_log_is_a_violation(daemon: Daemon, crashing: Import) -> None:
