@@ -99,6 +99,16 @@ def release(definition: PoolDefinition, image: Path) -> None:
         time.sleep(_STEP)
 
 
+def sync(image: Path) -> None:
+    """Make an image durable that somebody else has made, with its name."""
+    for path, flags in ((image, os.O_RDONLY), (image.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def follow_size(file: int) -> None:
     """Let the loop device of the open image be as large as the image is now."""
     device = loop.find(os.fstat(file))

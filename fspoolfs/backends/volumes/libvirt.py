@@ -120,10 +120,12 @@ class LibvirtVolumes:
             raise NotFoundError(
                 f"pool {definition.name}: libvirt's pool {pool} has no volume {name}; build the pool first"
             )
-        if note is None or (note.path, note.key) != (found.path, found.key):
-            note = _Note(path=found.path, key=found.key)
-            self._write(definition, note)
-        return note
+        if note is not None and (note.path, note.key) == (found.path, found.key):
+            return note
+        seen = _Note(path=found.path, key=found.key)
+        if note is None or not note.new:  # the next build has to know what was begun
+            self._write(definition, seen)
+        return seen
 
     # -- the note ---------------------------------------------------------------------------------
 
@@ -166,7 +168,8 @@ class LibvirtVolumes:
                 note is not None
                 and note.new
                 and found.allocation == 0
-                and found.capacity == definition.capacity
+                and definition.capacity is not None
+                and found.capacity == image_files.whole_blocks(definition.capacity)
             ):
                 self._remember_made(definition, found)  # a crash came between
                 return True
@@ -179,11 +182,12 @@ class LibvirtVolumes:
             )
         self._write(definition, _Note(path="", new=True))
         try:
-            self._storage.create(pool, name, definition.capacity)
+            self._storage.create(pool, name, image_files.whole_blocks(definition.capacity))
             found = self._find(definition)
-        except BaseException:
-            if self._storage.volume(pool, name) is None:
-                self._forget(definition)
+        except FspoolError:
+            with suppress(FspoolError):  # the first refusal is the one to tell
+                if self._storage.volume(pool, name) is None:
+                    self._forget(definition)
             raise
         if found is None:
             raise NotFoundError(f"pool {definition.name}: volume {name} vanished right after it was made")
@@ -191,6 +195,8 @@ class LibvirtVolumes:
         return True
 
     def _remember_made(self, definition: PoolDefinition, found: StorageVolume) -> None:
+        if _is_file(found.path):
+            image_files.sync(Path(found.path))
         self._write(
             definition, replace(_Note(path=found.path, key=found.key), inode=_inode(found.path), made=True)
         )
