@@ -74,6 +74,8 @@ class Format:
     look: tuple[str, ...]
     #: Mends what can be mended without losing anything, where the kernel mounts what has errors.
     mend: tuple[str, ...] | None = None
+    #: What a person runs so that kernels without quota mount it, where they do not otherwise.
+    drop_quota: str | None = None
 
     def missing(self) -> str:
         """What has to be installed before it can be used here; empty where all is there."""
@@ -200,6 +202,7 @@ FORMATS = {
             check="e2fsck -f",
             look=("e2fsck", "-f", "-n"),
             mend=("e2fsck", "-p"),
+            drop_quota="tune2fs -O ^quota,^project",
         ),
         Format(
             name="xfs",

@@ -136,19 +136,22 @@ def detached(definition: PoolDefinition, format: Format, device: Device, place: 
 
 
 def mend(definition: PoolDefinition, format: Format, device: Device) -> None:
-    """Have a file system checked before it is mounted in which the kernel has met errors.
+    """Have a file system checked before it is mounted that was not unmounted, or has errors.
 
-    Raises `StorageError` with the check's words when it is still damaged afterwards.
+    The kernel would replay the journal, too, but mounts a file system as well of which the journal tells
+    that there are errors in it. Raises `StorageError` with the check's words when it is still damaged
+    afterwards.
     """
     found = superblocks.read(device.fd)
-    if found is None or not found.flawed or is_used(device):
+    if found is None or not (found.flawed or found.unclean) or is_used(device):
         return
-    log.warning(
-        "pool %s: the %s file system on %s has errors; it is checked",
-        definition.name,
-        format.name,
-        device.origin,
-    )
+    if found.flawed:
+        log.warning(
+            "pool %s: the %s file system on %s has errors; it is checked",
+            definition.name,
+            format.name,
+            device.origin,
+        )
     if left := format.mended(device):
         raise StorageError(
             f"pool {definition.name}: the {format.name} file system on {device.origin} is damaged; the check "
@@ -171,17 +174,27 @@ def _mount_detached(definition: PoolDefinition, format: Format, device: Device) 
 
 def _cannot_mount(definition: PoolDefinition, format: Format, device: Device, error: OSError) -> StorageError:
     told = getattr(error, "told", "") or "the kernel's log (dmesg) may tell more"
-    if error.errno in _DAMAGED and (found := format.diagnosis(device.path)):
-        told = f"{told}; the check says: {found}"
-    advice = (
-        f"; look at it with `{format.check} {device.origin}`" if error.errno not in (errno.ENODEV,) else ""
-    )
+    advice = f"; look at it with `{format.check} {device.origin}`" if error.errno != errno.ENODEV else ""
+    if error.errno in _DAMAGED:
+        if said := format.diagnosis(device.path):
+            told = f"{told}; the check says: {said}"
+        elif error.errno == errno.EINVAL and (without := _without_quota(format, device)):
+            told = f"{told}; it was made for a kernel with quota (CONFIG_QFMT_V2), which this one may lack"
+            advice = f"; start the pool where the kernel has it, or give up limits of items with `{without}`"
     options = f" with options {definition.source.options!r}" if definition.source.options else ""
     return StorageError(
         f"pool {definition.name}: the {format.name} file system on {device.origin} cannot be "
         f"mounted{options}: {os.strerror(error.errno or 5)} ({told}){advice}",
         errno=error.errno,
     )
+
+
+def _without_quota(format: Format, device: Device) -> str:
+    """The command that lets a kernel without quota mount what is on `device`; empty where none is needed."""
+    found = superblocks.read(device.fd)
+    if found is None or not found.wants_quota or format.drop_quota is None:
+        return ""
+    return f"{format.drop_quota} {device.origin}"
 
 
 def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *, force: bool) -> None:

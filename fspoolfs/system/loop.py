@@ -16,8 +16,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-#: The size of a block that every device has. Direct I/O needs that of the file system below, which
-#: is this or less; and what is formatted for it can be attached on any host.
+#: The size of a device's blocks where nothing on it needs smaller ones. Direct I/O needs that of the file
+#: system below, which is this or less; and what is formatted for it can be attached on any host.
 BLOCK = 4096
 
 _CONTROL = "/dev/loop-control"
@@ -51,16 +51,17 @@ def unusable() -> str:
     return ""
 
 
-def attach(file: int) -> int:
+def attach(file: int, block: int = BLOCK) -> int:
     """A descriptor of a device that shows the file behind `file`, which is open for reading and writing.
 
+    Its blocks have `block` bytes, a power of two from 512 to `BLOCK`.
     The device is gone with the last descriptor or mount of it. One that shows the file already is
     not looked for: see `find`.
     """
     for _ in range(_ATTEMPTS):
         device = _open_free()
         try:
-            fcntl.ioctl(device, _CONFIGURE, _configuration(file))
+            fcntl.ioctl(device, _CONFIGURE, _configuration(file, block))
         except OSError as error:
             os.close(device)
             if error.errno == errno.EBUSY:  # taken since
@@ -79,8 +80,8 @@ def _open_free() -> int:
     return os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
 
 
-def _knows_direct_io(file: int) -> bool:
-    """Whether the file can be read past the cache, in blocks of ours.
+def _knows_direct_io(file: int, block: int) -> bool:
+    """Whether the file can be read past the cache, in blocks of that size.
 
     Looked at, since kernels believe file systems that pass everything on to others, which may not.
     """
@@ -89,8 +90,8 @@ def _knows_direct_io(file: int) -> bool:
     except OSError:
         return False
     try:
-        with mmap.mmap(-1, BLOCK) as block:
-            os.preadv(direct, [block], 0)
+        with mmap.mmap(-1, block) as buffer:
+            os.preadv(direct, [buffer], 0)
     except OSError:
         return False
     finally:
@@ -98,11 +99,11 @@ def _knows_direct_io(file: int) -> bool:
     return True
 
 
-def _configuration(file: int) -> bytes:
-    flags = _AUTOCLEAR | (_DIRECT_IO if _knows_direct_io(file) else 0)
+def _configuration(file: int, block: int) -> bytes:
+    flags = _AUTOCLEAR | (_DIRECT_IO if _knows_direct_io(file, block) else 0)
     name = os.readlink(f"/proc/self/fd/{file}").encode("utf-8", "surrogateescape")[:63]
     info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, name, b"", b"", 0, 0)
-    return (_CONFIG_HEAD.pack(file, BLOCK) + info).ljust(_CONFIG_SIZE, b"\0")
+    return (_CONFIG_HEAD.pack(file, block) + info).ljust(_CONFIG_SIZE, b"\0")
 
 
 def find(file: os.stat_result) -> int | None:

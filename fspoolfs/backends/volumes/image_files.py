@@ -19,13 +19,16 @@ from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, NotFoundError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Backing
-from fspoolfs.system import loop
+from fspoolfs.system import loop, superblocks
 
 log = logging.getLogger(__name__)
 
 OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: What st_blocks counts in: stat(3type).
 SECTOR = 512
+
+#: What a device's blocks can have, in bytes, besides what is usual.
+_SMALLER_BLOCKS = frozenset((512, 1024, 2048))
 
 #: Seconds that a loop device may take to end after the last user has closed it.
 _PATIENCE = 2.0
@@ -61,7 +64,7 @@ def attached(definition: PoolDefinition, image: Path) -> Iterator[Device]:
     try:
         device = loop.find(os.fstat(file))
         if device is None:
-            device = loop.attach(file)
+            device = loop.attach(file, _block_for(file))
         elif os.lseek(device, 0, os.SEEK_END) != os.fstat(file).st_size:
             loop.update_size(device)  # which a crash has kept from following
     finally:
@@ -70,6 +73,13 @@ def attached(definition: PoolDefinition, image: Path) -> Iterator[Device]:
         yield Device(device, os.readlink(f"/proc/self/fd/{device}"), str(image))
     finally:
         os.close(device)
+
+
+def _block_for(file: int) -> int:
+    """The size of blocks that an image needs: it may have been made for a disk with small sectors."""
+    found = superblocks.read(file)
+    # A damaged superblock may say anything.
+    return found.sector if found is not None and found.sector in _SMALLER_BLOCKS else loop.BLOCK
 
 
 def is_behind(image: Path, device: str) -> bool:
