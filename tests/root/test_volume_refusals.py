@@ -104,6 +104,31 @@ def test_an_image_that_somebody_has_put_there_is_used_and_kept(daemon: Daemon) -
     assert os.listdir(image.parent) == ["tank.img"]
 
 
+def test_an_image_that_was_made_for_a_pool_is_removed_with_it_on_another_host(
+    make_daemon: MakeDaemon,
+) -> None:
+    first, second = make_daemon(), make_daemon()
+    request(define(first, "tank", "ext4") / "status", "start build")
+    request(first.mount / "pools" / "tank" / "status", "stop")
+    image = image_of(second, "tank")
+    for name in ("tank", "copy"):
+        image_of(second, name).parent.mkdir(parents=True, exist_ok=True)
+        run("cp", "-a", image_of(first, "tank"), image_of(second, name))
+    if not os.listxattr(image):
+        pytest.skip("the storage has no extended attributes")
+    pool = define(second, "tank", "ext4", size=None)
+    request(pool / "status", "start")
+    request(pool / "status", "stop")
+    request(pool / "status", "delete")
+    assert not image.exists()
+    # A copy that serves another pool was not made for that one.
+    run("tune2fs", "-U", "random", image_of(second, "copy"))
+    other = define(second, "copy", "ext4", size=None)
+    request(other / "status", "build overwrite")
+    request(other / "status", "delete")
+    assert image_of(second, "copy").exists()
+
+
 def test_overwriting_begins_with_an_empty_pool(daemon: Daemon) -> None:
     for format in FORMATS:
         pool = define(daemon, format, format)

@@ -1,12 +1,15 @@
 """Volumes in files: sparse images below the storage directory, attached by loop devices.
 
 STORAGE/volumes/POOL/VOLUME.img, and beside it VOLUME.img.made, which holds the inode number of an
-image that was made here (and that of another while one takes the other's place): an image that
-somebody has put there is used, and never removed. Nobody but the daemon's user can enter the directory.
+image that was made here (and that of another while one takes the other's place). The image itself says
+it in an extended attribute, which copies bring to other hosts, where the number is another: the UUID of
+the pool that it was made for. An image that somebody has put there is used, and never removed. Nobody but
+the daemon's user can enter the directory.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -28,6 +31,10 @@ from fspoolfs.system.transfer import Transfer
 log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+#: Of the user's kind, which programs copy more often than trusted ones.
+_MADE = "user.fspoolfs.made"
+#: What storage without extended attributes answers, or an image without this one: xattr(7).
+_ABSENT = frozenset((errno.ENODATA, errno.EOPNOTSUPP))
 #: Two inode numbers, and newlines.
 _RECORD_LIMIT = 64
 
@@ -81,6 +88,7 @@ class Images:
         fd = _open_new(temporary)
         try:
             os.ftruncate(fd, whole_blocks(definition.capacity))
+            _say_made(fd, definition)
             os.fsync(fd)
             _write_record(image, os.fstat(fd).st_ino)
             _rename(temporary, image, replace=False)
@@ -147,8 +155,10 @@ class Images:
                 progress.begin("copying", unit="bytes", total=info.st_blocks * image_files.SECTOR)
                 Transfer(progress, between=lambda: None).copy(file, copy, info.st_size)
                 yield str(temporary)
+                made = _was_made(image, definition)
+                if made:
+                    _say_made(copy, definition)
                 os.fsync(copy)
-                made = _was_made(image)
                 if made:
                     _write_record(image, info.st_ino, os.fstat(copy).st_ino)
                 _rename(temporary, image, replace=True)
@@ -166,7 +176,7 @@ class Images:
     def remove(self, definition: PoolDefinition) -> None:
         image = self._image(definition)
         _clear(image)
-        made = _was_made(image)
+        made = _was_made(image, definition)
         if made:
             atomic.remove_file(str(image))
         if made or not os.path.lexists(image):
@@ -187,10 +197,30 @@ def _write_record(image: Path, *inodes: int) -> None:
     atomic.write_file(str(_record(image)), text.encode(), temporary=_temporary(_record(image)).name)
 
 
-def _was_made(image: Path) -> bool:
-    """Whether the image is there, and the very file that was made here."""
+def _say_made(fd: int, definition: PoolDefinition) -> None:
+    """Where the storage has no extended attributes, the record beside the image has to do."""
+    try:
+        os.setxattr(fd, _MADE, str(definition.uuid).encode())
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+
+
+def _says_made(image: Path, definition: PoolDefinition) -> bool:
+    try:
+        return os.getxattr(image, _MADE, follow_symlinks=False) == str(definition.uuid).encode()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return False
+
+
+def _was_made(image: Path, definition: PoolDefinition) -> bool:
+    """Whether the image is there, and the very file that was made for this pool, or a copy of it."""
     try:
         info = image.lstat()
+        if stat.S_ISREG(info.st_mode) and _says_made(image, definition):
+            return True
         record = atomic.read_file(str(_record(image)), _RECORD_LIMIT)
     except FileNotFoundError:
         return False
