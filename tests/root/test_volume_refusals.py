@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,50 @@ def test_a_device_that_is_mounted_elsewhere_is_left_alone(
     finally:
         run("umount", place)
         place.rmdir()
+
+
+@needs_program("addpart")
+def test_a_disk_with_a_partition_in_use_is_left_alone(daemon: Daemon, run_directory: Path) -> None:
+    """As the disk is that the host runs from."""
+    image, place = run_directory / "parted", run_directory / "elsewhere"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+        # One partition of Linux, from sector 2048 on, of 256 MiB.
+        entry = bytes((0, 0, 2, 0, 0x83, 0, 0, 0)) + (2048).to_bytes(4, "little")
+        file.write(bytes(446) + entry + (524288).to_bytes(4, "little") + bytes(48) + b"\x55\xaa")
+    place.mkdir()
+    whole = run("losetup", "--find", "--show", "--partscan", image).stdout.strip()
+    part = f"{whole}p1"
+    try:
+        # A kernel may not know the tables; the partition is what matters.
+        if not Path("/sys/class/block", os.path.basename(part)).exists():
+            run("addpart", whole, "1", "2048", "524288")
+        make_node(part)
+        run("mkfs.ext4", "-q", part)
+        run("mount", part, place)
+        for name, device in (("disk", whole), ("part", part)):
+            source = f"<device path='{device}'/>"
+            pool = define(daemon, name, "ext4", size=None, source=source)
+            for verb in ("build", "build overwrite"):
+                with refused(errno.EBUSY):
+                    request(pool / "status", verb)
+            assert f"{device} is " in last_error(pool)
+        assert is_mounted(place)
+        run("umount", place)
+        run("e2fsck", "-f", "-n", part)
+    finally:
+        run("umount", place, check=False)
+        run("losetup", "--detach", whole)
+        Path(part).unlink(missing_ok=True)
+        place.rmdir()
+        image.unlink()
+
+
+def make_node(device: str) -> None:
+    """Make the node of a partition where no devtmpfs or udev does."""
+    number = Path("/sys/class/block", os.path.basename(device), "dev").read_text().split(":")
+    if not os.path.exists(device):
+        os.mknod(device, stat.S_IFBLK | 0o600, os.makedev(int(number[0]), int(number[1])))
 
 
 def test_an_image_that_somebody_has_put_there_is_used_and_kept(daemon: Daemon) -> None:
