@@ -132,11 +132,13 @@ class Experiment:
             with ThreadPoolExecutor(len(self._operation.tracks)) as pool:
                 done = list(pool.map(self._run, self._operation.tracks))
             self._place.kill()
-            killed = tracer.report().killed
+            report = tracer.report()
         finally:
             tracer.close()
-        refused = [] if killed else [f"without a crash it failed: {line}" for _, line in done if line]
-        return [count for count, _ in done], refused
+        wrong = [f"without a crash it failed: {line}" for _, line in done if line and not report.killed]
+        if report.unguarded and self._place.volumes is not None:
+            wrong.append(f"{report.unguarded} goes on, and nothing keeps the next daemon from the volume")
+        return [count for count, _ in done], wrong
 
     # -- preparation ------------------------------------------------------------------------------
 

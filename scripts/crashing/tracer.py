@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from crashing import ptrace
+from crashing import orphans, ptrace
 from crashing.calls import Call, Judge
 from crashing.errors import CrashtestError
 
@@ -36,10 +36,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The changes that a daemon made or was about to make, and whether the tracer killed it."""
+    """The changes that a daemon made or was about to make, and whether the tracer killed it.
+
+    `unguarded` is a program that was left in the midst of a change, with nothing to keep others away.
+    """
 
     calls: tuple[Call, ...]
     killed: bool
+    unguarded: str = ""
 
 
 class Tracer:
@@ -87,6 +91,7 @@ def _follow(pipe: Connection, pid: int, judge: Judge, kill: Kill | None) -> None
     pipe.send("attached")
     calls: list[Call] = []
     killed = False
+    unguarded = ""
     making_it = 0  # the thread inside the call after which to kill
     for stop in ptrace.stops(pid):
         if not stop.entry:
@@ -104,6 +109,8 @@ def _follow(pipe: Connection, pid: int, judge: Judge, kill: Kill | None) -> None
             if kill.after:
                 making_it = stop.tid
             else:
+                of_program = orphans.is_program(stop.tid, pid)
                 os.kill(pid, signal.SIGKILL)
                 killed = True
-    pipe.send(Report(tuple(calls), killed))
+                unguarded = orphans.unguarded(stop.tid, pid) if of_program else ""
+    pipe.send(Report(tuple(calls), killed, unguarded))

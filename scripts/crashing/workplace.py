@@ -13,8 +13,9 @@ from crashing.tracer import Kill, Tracer
 from crashing.volumes import Volumes
 from support.daemon import Daemon
 from support.leftovers import beneath, take_away
-from support.machine import is_mounted
+from support.machine import is_mounted, loop_devices
 from support.shell import run, sh
+from support.wait import eventually
 
 #: No verb may go on in the background because the machine is slow.
 _OPTIONS = ("--grace", "60")
@@ -68,7 +69,13 @@ class Workplace:
 
     def _unmount(self) -> None:
         """Take away what a daemon has left mounted in its state directory, and its pools' volumes."""
-        take_away([*beneath(self.state), *beneath(self.storage)])
+        left = [*beneath(self.state), *beneath(self.storage)]
+        take_away(leftover for leftover in left if leftover.remedy[0] == "umount")
+        eventually(
+            # They go with their last user, which may be a program that has just been killed.
+            lambda: not any(device.file.startswith(f"{self.storage}/") for device in loop_devices()),
+            what=f"the loop devices of {self.storage} have gone",
+        )
 
     def start(self) -> None:
         """Start the daemon and wait until it serves."""

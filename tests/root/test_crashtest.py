@@ -196,9 +196,34 @@ os.mkdir(os.path.join(place, "c"))
 def test_a_process_is_killed_at_a_change_of_its_program_which_goes_on(place: Path, crashing: Import) -> None:
     report = follow(place, crashing, crashing("tracer").Kill(2), script=PROGRAMS)
     assert report.killed
+    assert report.unguarded == "mkdir"
     assert [call.target for call in report.calls] == [str(place / "a"), str(place / "b")]
     eventually((place / "b").is_dir, what="the program has come to its end")
     assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+
+
+#: How the program above can be run so that it is in nobody's way afterwards.
+GUARDS = {
+    "tied": 'subprocess.run(["setpriv", "--pdeathsig", "KILL", "--", "mkdir",',
+    "locking": "import fcntl; lock = open(os.path.dirname(place) + '/lock', 'w'); "
+    'fcntl.flock(lock, 2); subprocess.run(pass_fds=[lock.fileno()], args=["mkdir",',
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_program_that_ends_with_its_process_or_has_a_lock_is_guarded(
+    guard: str, place: Path, crashing: Import
+) -> None:
+    inner = place / "inner"
+    inner.mkdir()
+    script = PROGRAMS.replace('subprocess.run(["mkdir",', GUARDS[guard])
+    report = follow(inner, crashing, crashing("tracer").Kill(2), script=script)
+    assert report.killed
+    assert report.unguarded == ""
+    if guard == "tied":
+        assert [path.name for path in inner.iterdir()] == ["a"]
+    else:
+        eventually((inner / "b").is_dir, what="the program has come to its end")
 
 
 def follow(place: Path, crashing: Import, kill: Kill | None, *, script: str = THREADS) -> Report:
