@@ -17,7 +17,7 @@ from types import TracebackType
 
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 from fspoolfs.progress import Progress
-from fspoolfs.system import attributes, copying, files, measuring, removal, syscalls
+from fspoolfs.system import attributes, copying, files, measuring, reflink, removal, syscalls
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.files import failure
 from fspoolfs.system.logfile import HostLog
@@ -29,9 +29,6 @@ _HANDLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
 #: Bits of st_mode that let someone else than the owner write.
 _WRITABLE_BY_OTHERS = 0o022
-
-#: Bytes of the file that is cloned to see whether that works: a block of any file system.
-_REFLINK_PROBE = 1 << 16
 
 
 class _Entry:
@@ -269,19 +266,7 @@ class HostRoot:
 
     def supports_reflink(self) -> bool:
         """Whether FICLONE (ioctl_ficlonerange(2)) works among files of this root."""
-        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        fds: list[int] = []
-        try:
-            for _ in range(2):
-                fds.append(os.open(".", flags, 0o600, dir_fd=self._root.fd))
-            os.pwrite(fds[0], bytes(_REFLINK_PROBE), 0)
-            syscalls.clone_file(fds[1], fds[0])
-        except OSError:
-            return False
-        finally:
-            for fd in fds:
-                os.close(fd)
-        return True
+        return reflink.supported(self._root.fd)
 
     def sync(self) -> None:
         """Make everything durable that was done before (syncfs(2))."""
