@@ -43,15 +43,36 @@ def pools_mount(definition: PoolDefinition, provider: VolumeProvider, place: str
     disk has failed can be let go.
     """
     found = mounts.mount_at(place)
-    if found is None or not found.source.startswith("/"):
-        return None
+    return found if found is not None and _is_pools(definition, provider, found) else None
+
+
+def _is_pools(definition: PoolDefinition, provider: VolumeProvider, mount: mounts.Mount) -> bool:
+    if not mount.source.startswith("/"):
+        return False
     try:
-        uuid = _uuid_on(found.source)
+        uuid = _uuid_on(mount.source)
     except OSError:
         uuid = None
-    if uuid is None and provider.is_behind(definition, found.source):
-        return found
-    return found if uuid == definition.uuid else None
+    if uuid is None:
+        return provider.is_behind(definition, mount.source)
+    return uuid == definition.uuid
+
+
+def refuse_covered(definition: PoolDefinition, provider: VolumeProvider, place: str) -> None:
+    """Raise `BusyError` when the pool's file system is mounted at `place`, out of sight below another mount.
+
+    Nobody can unmount it there before that one is gone, and its volume is in use for as long.
+    """
+    table = mounts.mounts()
+    seen = mounts.containing(table, place)
+    for mount in table:
+        if mount.target != os.path.normpath(place) or seen is None or mount.mount_id == seen.mount_id:
+            continue
+        if not _is_pools(definition, provider, seen) and _is_pools(definition, provider, mount):
+            raise BusyError(
+                f"pool {definition.name}: {seen.source} ({seen.fs_type}) is mounted at {seen.target} and "
+                f"covers the pool's volume at {place}; unmount that first"
+            )
 
 
 def _uuid_on(path: str) -> UUID | None:
@@ -200,10 +221,12 @@ def _without_quota(format: Format, device: Device) -> str:
 def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *, force: bool) -> None:
     """Unmount the pool's file system, as often as it is mounted at `place`; none is no error.
 
-    Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same. Who
+    Raises `BusyError` naming who uses it; with `force` it is taken out of the tree all the same, unless
+    another mount covers it. Who
     uses it in a mount namespace of his own does not keep it from being unmounted here, only its device
     from being free.
     """
+    refuse_covered(definition, provider, place)
     device = ""
     while (mount := pools_mount(definition, provider, place)) is not None:
         device = mount.source
@@ -235,9 +258,14 @@ def _holders(place: str) -> list[MountUse]:
     return []
 
 
+def _lies_in(mount: mounts.Mount, place: str) -> bool:
+    return mount.target != place and mounts.is_beneath(mount.target, place)
+
+
 def _busy(definition: PoolDefinition, place: str, holding: Sequence[MountUse]) -> BusyError:
     found = [f"process {use.pid} ({use.command}) at {use.target}" for use in holding]
-    who = f"by {', '.join(found[:_NAMED])}" if found else "by a mount on it, or a process that cannot be seen"
+    found += [f"a mount at {mount.target}" for mount in mounts.mounts() if _lies_in(mount, place)]
+    who = f"by {', '.join(found[:_NAMED])}" if found else "by a process that cannot be seen"
     return BusyError(
         f"pool {definition.name}: {place} is in use {who}; end that, or write destroy into status"
     )

@@ -177,6 +177,40 @@ def test_a_refused_stop_leaves_the_pool_as_it_was(daemon: Daemon) -> None:
     assert loops_of(daemon) == []
 
 
+def test_a_stop_names_what_is_mounted_in_an_item(daemon: Daemon) -> None:
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "start build")
+    (pool / "items" / "web").mkdir()
+    place = root_of(pool) / "web"
+    run("mount", "-t", "tmpfs", "fspoolfs-test", place)
+    with refused(errno.EBUSY):
+        request(pool / "status", "stop")
+    assert f"a mount at {place}" in last_error(pool)
+    assert value(pool / "status") == "active"
+    run("umount", place)
+    request(pool / "status", "stop")
+    assert loops_of(daemon) == []
+
+
+@pytest.mark.parametrize("verb", ["stop", "destroy"])
+def test_a_volume_that_another_mount_covers_is_not_taken_for_unmounted(daemon: Daemon, verb: str) -> None:
+    pool = define(daemon, "tank", "ext4")
+    request(pool / "status", "start build")
+    (pool / "items" / "web").mkdir()
+    root = root_of(pool)
+    run("mount", "-t", "tmpfs", "fspoolfs-test", root)
+    with refused(errno.EBUSY):
+        request(pool / "status", verb)
+    assert "fspoolfs-test" in last_error(pool)
+    assert "is mounted at" in last_error(pool)
+    assert value(pool / "status") != "inactive"
+    run("umount", root)
+    assert is_mounted(root)
+    request(pool / "status", verb)
+    assert value(pool / "status") == "inactive"
+    assert loops_of(daemon) == []
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     "use",
