@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
+from fspoolfs.errors import BusyError
 from fspoolfs.system import files
 from fspoolfs.system.descriptors import Descriptor
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: What file systems answer that know no locks.
+_NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
 #: Zeros written at once, in bytes.
 _PIECE = 1 << 20
+
+
+def _lock(fd: int) -> None:
+    """Until `fd` is closed, however the process ends (flock(2)); where there are no locks, none is had."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError(
+            "another daemon has this pool active; stop it there, since only one may work on it"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 class HostLog:
@@ -25,10 +42,12 @@ class HostLog:
         """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
 
         New space is written with zeros, since space that is only allocated (fallocate(2)) has its
-        first write recorded in the file system's journal. A longer file stays as it is.
+        first write recorded in the file system's journal. A longer file stays as it is. Raises
+        `BusyError` while somebody else has it open: two programs would write over each other.
         """
         descriptor = Descriptor(os.open(name, _OPEN, 0o600, dir_fd=dir_fd))
         fd = descriptor.fd
+        _lock(fd)
         present = files.require_regular(fd, name).st_size
         if present < size:
             os.posix_fallocate(fd, present, size - present)

@@ -77,6 +77,15 @@ def volume_behind(device_number: tuple[int, int]) -> tuple[str, str] | None:
     return split_name(name) if uuid.startswith("LVM-") else None
 
 
+def volume_named(path: str) -> tuple[str, str] | None:
+    """Group and volume that a path would lead to that leads nowhere, as while a volume is not active."""
+    directory, _, name = path.rpartition("/")
+    if directory == "/dev/mapper":
+        return split_name(name)
+    group = directory.removeprefix("/dev/")
+    return (group, name) if directory == f"/dev/{group}" and is_name(group) and is_name(name) else None
+
+
 def split_name(mapped: str) -> tuple[str, str] | None:
     """Group and volume from the name of a mapped device, such as "vg0-my--data"."""
     found = _MAPPED.fullmatch(mapped)
@@ -120,7 +129,8 @@ def parse(text: bytes, kind: str) -> list[dict[str, str]]:
 
 
 def _volume(row: dict[str, str]) -> LogicalVolume:
-    percent = row["data_percent"]
+    # Of what is no thin volume it is something else: how full a snapshot or a cache is.
+    percent = row["data_percent"] if row["pool_lv"] or not row["lv_path"] else ""
     return LogicalVolume(
         group=row["vg_name"],
         name=row["lv_name"],

@@ -105,7 +105,7 @@ def test_a_proposed_pool_is_defined_by_a_line_of_shell(
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (VOLUME.replace("<pool name='pool name'/>", "<pool name='vg0' provider='lvm'/>"), ("volume", "lvm")),
+        (VOLUME.replace("<format type = 'ext4'/>", "<format type='zfs'/>"), ("volume", "zfs")),
         (NETWORK, ("network",)),
     ],
     ids=["volume", "network"],

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.errors import FspoolError, InvalidError, NotFoundError, StorageError
 from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
@@ -93,6 +94,24 @@ def test_names_that_lvm_has_not_are_refused(name: str) -> None:
 def test_one_volume_is_one_whichever_way_it_is_named() -> None:
     assert LogicalVolumes().identity(POOL) == LogicalVolumes().identity(replace(POOL, name="other"))
     assert LogicalVolumes().identity(POOL) != LogicalVolumes().identity(named("vg1", "data"))
+
+
+@pytest.mark.parametrize("path", ["/dev/vg0/data", "/dev/mapper/vg0-data"])
+def test_a_volume_that_is_not_active_is_one_with_its_path(path: str) -> None:
+    device = replace(POOL, source=PoolSource(device=path))
+    assert Devices().identity(device) == LogicalVolumes().identity(POOL)
+
+
+@pytest.mark.parametrize("path", ["/dev/sdx", "/dev/disk/by-id/x", "/nowhere/vg0/data", "/dev/mapper/x"])
+def test_other_paths_lead_to_no_logical_volume(path: str) -> None:
+    device = replace(POOL, source=PoolSource(device=path))
+    assert Devices().identity(device) == f"volume:{path}"
+
+
+def test_how_full_a_snapshot_is_says_nothing_of_what_it_takes(programs: Programs) -> None:
+    full = b'"pool_lv": "", "data_percent": "12.00"'
+    programs.reports["lvs"] = VOLUMES.replace(b'"pool_lv": "", "data_percent": ""', full)
+    assert lvm.volumes()[0].used == 1.0
 
 
 def test_a_volume_is_made_as_new_and_then_as_made(programs: Programs) -> None:

@@ -45,7 +45,8 @@ class Devices:
         try:
             info = os.stat(place)
         except OSError:
-            return f"volume:{place}"
+            absent = lvm.volume_named(place)
+            return identity_of(*absent) if absent is not None else f"volume:{place}"
         if not stat.S_ISBLK(info.st_mode):
             return f"volume:{place}"
         number = os.major(info.st_rdev), os.minor(info.st_rdev)
