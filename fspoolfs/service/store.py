@@ -115,7 +115,7 @@ class Store:
     def set_active(self, name: str, *, active: bool) -> None:
         """Remember that the pool was started, for as long as this host is not booted again."""
         if active:
-            atomic.write_file(str(self._active / name), _boot_id())
+            self.announce_start(name)
         else:
             _remove(self._active / name)
 
@@ -124,9 +124,10 @@ class Store:
 
         What a crash leaves attached is then taken up by the next daemon.
         """
-        if self._is_left_active(name, _boot_id()):
+        boot = _boot_id()
+        if self._is_left_active(name, boot):
             return False
-        self.set_active(name, active=True)
+        atomic.write_file(str(self._active / name), boot)
         return True
 
     def was_started(self, name: str, target: str) -> bool:

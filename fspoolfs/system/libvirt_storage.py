@@ -43,12 +43,11 @@ _UNSUPPORTED = frozenset((_ERR_NO_SUPPORT, _ERR_OPERATION_UNSUPPORTED))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoragePool:
-    """One of libvirt's pools: its type ("dir", "logical"), whether it is active, and what is free in it."""
+    """One of libvirt's pools: its type ("dir", "logical"), and whether it is active."""
 
     name: str
     type: str
     active: bool
-    available: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,9 @@ def unusable(uri: str) -> str:
     if importlib.util.find_spec("libvirt") is None:
         return "the Python module libvirt is not installed; install fspoolfs with the extra libvirt"
     parts = urlsplit(uri)
-    if parts.netloc or parts.scheme == "test":  # another host's, or libvirt's own simulation
+    if parts.netloc or "+" in parts.scheme.removesuffix("+unix"):
+        return f"the volumes of {uri} are another host's; libvirt-uri has to name a daemon of this one"
+    if parts.scheme == "test":  # libvirt's own simulation
         return ""
     sockets = parse_qs(parts.query).get("socket", list(_SOCKETS))
     if any(Path(socket).is_socket() for socket in sockets):
@@ -94,10 +95,15 @@ class Storage:
         """`None` where the pool has no such volume, or there is no such pool."""
         return self._ask(f"look for volume {name} of pool {pool}", lambda there: _volume(there, pool, name))
 
-    def create(self, pool: str, name: str, capacity: int) -> None:
-        """Make a raw volume that takes no more than it must. Raises `StorageError` where it exists."""
+    def create(self, pool: str, name: str, capacity: int, *, sparse: bool) -> None:
+        """Make a raw volume; a sparse one takes no more than it must. Raises `StorageError` where it exists.
+
+        Of a logical volume libvirt makes a snapshot that breaks when it is full, if it is to be sparse.
+        """
+        allocation = 0 if sparse else capacity
         document = (
-            f"<volume><name>{escape(name)}</name><capacity>{capacity}</capacity><allocation>0</allocation>"
+            f"<volume><name>{escape(name)}</name><capacity>{capacity}</capacity>"
+            f"<allocation>{allocation}</allocation>"
             "<target><format type='raw'/><permissions><mode>0600</mode></permissions></target></volume>"
         )
         self._ask(
@@ -208,8 +214,7 @@ def _pool(connection: Any, name: str) -> StoragePool | None:
             return None
         raise
     kind = etree.fromstring(pool.XMLDesc(0)).get("type", "")
-    active = bool(pool.isActive())
-    return StoragePool(name=name, type=kind, active=active, available=pool.info()[3] if active else 0)
+    return StoragePool(name=name, type=kind, active=bool(pool.isActive()))
 
 
 def _lookup(connection: Any, pool: str, name: str) -> Any:

@@ -178,7 +178,7 @@ def test_a_volume_that_took_the_place_of_ours_is_kept(daemon: Daemon, host: Host
 def test_what_libvirt_lacks_is_told(daemon: Daemon, host: Host, tmp_path: Path) -> None:
     cases = {
         "unknown": (source(pool="nowhere"), errno.ENOENT, "libvirt has no storage pool nowhere"),
-        "inactive": (source(pool="asleep"), errno.ENOENT, "virsh pool-start asleep"),
+        "inactive": (source(pool="asleep"), errno.ENOMEDIUM, "virsh pool-start asleep"),
         "qcow": (source("image.qcow2"), errno.EINVAL, "format 'qcow2'"),
     }
     host.virsh("pool-define-as", "asleep", "dir", "--target", str(tmp_path / "asleep"))

@@ -6,14 +6,18 @@ import importlib.util
 import threading
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.errors import FspoolError, NotFoundError, TimeLimitError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
 from fspoolfs.system import libvirt_storage
-from fspoolfs.system.libvirt_storage import Storage, unusable
+from fspoolfs.system.libvirt_storage import Storage, StoragePool, StorageVolume, unusable
 
 TEST = "test:///default"
+SIZE = 1 << 20
 
 needs_module = pytest.mark.skipif(
     importlib.util.find_spec("libvirt") is None, reason="needs the Python module libvirt"
@@ -33,7 +37,15 @@ def test_a_missing_daemon_is_named(tmp_path: Path) -> None:
     assert f"no daemon of libvirt listens at {tmp_path}/none" in unusable(
         f"storage:///system?socket={tmp_path}/none"
     )
-    assert unusable("storage+ssh://root@other/system") == ""
+
+
+@needs_module
+@pytest.mark.required
+@pytest.mark.parametrize(
+    "uri", ["storage+ssh://root@other/system", "storage://other/system", "qemu+tls:///system"]
+)
+def test_volumes_of_another_host_are_not_looked_for_here(uri: str) -> None:
+    assert "another host's" in unusable(uri)
 
 
 @needs_module
@@ -46,7 +58,7 @@ def test_pools_and_volumes_are_found_made_and_removed() -> None:
     assert storage.pool("nowhere") is None
     assert storage.volume("default-pool", "vol1") is None
     assert storage.volume("nowhere", "vol1") is None
-    storage.create("default-pool", "vol1", 1 << 20)
+    storage.create("default-pool", "vol1", 1 << 20, sparse=True)
     volume = storage.volume("default-pool", "vol1")
     assert volume is not None
     assert (volume.kind, volume.format, volume.capacity) == ("file", "raw", 1 << 20)
@@ -63,10 +75,10 @@ def test_refusals_are_told_in_libvirts_words() -> None:
     ):
         storage.delete("default-pool", "x")
     with pytest.raises(NotFoundError, match="nowhere"):
-        storage.create("nowhere", "x", 1)
-    storage.create("default-pool", "x", 1)
+        storage.create("nowhere", "x", 1, sparse=True)
+    storage.create("default-pool", "x", 1, sparse=False)
     with pytest.raises(FspoolError, match=r"libvirt: make volume x in pool default-pool: .*exists"):
-        storage.create("default-pool", "x", 1)
+        storage.create("default-pool", "x", 1, sparse=False)
     storage.delete("default-pool", "x")
 
 
@@ -87,3 +99,43 @@ def test_a_daemon_that_does_not_answer_is_given_up_and_asked_anew(monkeypatch: p
     hung.set()
     monkeypatch.undo()
     assert storage.pool("default-pool") is not None
+
+
+class OnePool:
+    """Answers instead of libvirt: a pool of some type in which nothing is yet."""
+
+    def __init__(self, type: str, path: str) -> None:
+        self._type = type
+        self._path = path
+        self.made: list[bool] = []
+
+    def pool(self, name: str) -> StoragePool:
+        return StoragePool(name=name, type=self._type, active=True)
+
+    def volume(self, pool: str, name: str) -> StorageVolume | None:
+        if not self.made:
+            return None
+        kind = "block" if self._type == "logical" else "file"
+        return StorageVolume(
+            key="key", path=self._path, kind=kind, format="raw", capacity=SIZE, allocation=SIZE
+        )
+
+    def create(self, pool: str, name: str, capacity: int, *, sparse: bool) -> None:
+        assert capacity == SIZE
+        self.made.append(sparse)
+
+
+@pytest.mark.parametrize(("type", "sparse"), [("dir", True), ("fs", True), ("logical", False)])
+def test_volumes_of_logical_pools_are_never_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type: str, sparse: bool
+) -> None:
+    volumes = LibvirtVolumes(tmp_path, TEST)
+    answers = OnePool(type, str(tmp_path / "nothing"))
+    monkeypatch.setattr(volumes, "_storage", answers)
+    source = PoolSource(pool="default", provider="libvirt", volume="vol1")
+    pool = PoolDefinition(
+        name="tank", type=PoolType.VOLUME, uuid=UUID(int=1), capacity=SIZE - 1, source=source
+    )
+    assert volumes.create(pool) is True
+    assert answers.made == [sparse]
+    assert volumes.create(pool) is False, "it is there now"

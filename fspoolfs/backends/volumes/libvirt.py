@@ -22,6 +22,7 @@ from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import (
     ExistsError,
     FspoolError,
+    InactiveError,
     InvalidError,
     NotFoundError,
     UnsupportedError,
@@ -76,7 +77,7 @@ class LibvirtVolumes:
     def _find(self, definition: PoolDefinition) -> StorageVolume | None:
         """The volume, if there is one. Raises `FspoolError` for a pool or a volume that cannot serve."""
         pool, name = _names(definition)
-        self._check_pool(definition, self._storage.pool(pool))
+        self._usable_pool(definition)
         found = self._storage.volume(pool, name)
         if found is not None and (found.kind not in ("file", "block") or found.format != "raw"):
             raise InvalidError(
@@ -85,8 +86,9 @@ class LibvirtVolumes:
             )
         return found
 
-    def _check_pool(self, definition: PoolDefinition, pool: StoragePool | None) -> None:
+    def _usable_pool(self, definition: PoolDefinition) -> StoragePool:
         name, _ = _names(definition)
+        pool = self._storage.pool(name)
         if pool is None:
             raise NotFoundError(
                 f"pool {definition.name}: libvirt has no storage pool {name} at {self._uri}; define it there "
@@ -98,10 +100,11 @@ class LibvirtVolumes:
                 "of type dir, fs and logical can be used"
             )
         if not pool.active:
-            raise NotFoundError(
+            raise InactiveError(
                 f"pool {definition.name}: libvirt's pool {name} is not active; start it with "
                 f"`virsh pool-start {name}`"
             )
+        return pool
 
     def _known(self, definition: PoolDefinition) -> _Note:
         """Where the volume is: what libvirt says, or what was noted while it does not answer.
@@ -167,7 +170,7 @@ class LibvirtVolumes:
             if (
                 note is not None
                 and note.new
-                and found.allocation == 0
+                and (found.kind == "block" or found.allocation == 0)
                 and definition.capacity is not None
                 and found.capacity == image_files.whole_blocks(definition.capacity)
             ):
@@ -182,7 +185,8 @@ class LibvirtVolumes:
             )
         self._write(definition, _Note(path="", new=True))
         try:
-            self._storage.create(pool, name, image_files.whole_blocks(definition.capacity))
+            sparse = self._usable_pool(definition).type in _FILES
+            self._storage.create(pool, name, image_files.whole_blocks(definition.capacity), sparse=sparse)
             found = self._find(definition)
         except FspoolError:
             with suppress(FspoolError):  # the first refusal is the one to tell
