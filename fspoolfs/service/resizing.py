@@ -139,9 +139,16 @@ async def _run(context: Context, pool: Pool, verb: str, work: Callable[[Job], Aw
 
 
 async def _carry_out(context: Context, pool: Pool, job: Job, act: Callable[[Progress], None]) -> None:
-    """Let the storage `act`. Raises `FspoolError`, which is the pool's last error then."""
+    """Let the storage `act`, and look at it. Raises `FspoolError`, which is the pool's last error then."""
+    attached = pool.attached
+
+    def act_and_look(progress: Progress) -> None:
+        act(progress)
+        if attached is not None:
+            pool.space = attached.root.space()
+
     try:
-        await context.in_thread(pool, act, job.progress)
+        await context.in_thread(pool, act_and_look, job.progress)
     except (OSError, FspoolError) as error:
         refusal = (
             StorageError.from_os(f"{job.verb} pool {pool.name}", error)

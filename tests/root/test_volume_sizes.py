@@ -106,6 +106,12 @@ def test_growth_that_the_kernel_would_refuse_changes_nothing(daemon: Daemon) -> 
 # Shrinking.
 
 
+def info(pool: Path, key: str) -> str:
+    """What the line `key` of the pool's info says."""
+    lines = (pool / "info").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{key}:"))
+
+
 def fill_item(pool: Path, size: int) -> Path:
     """A new item's file of `size` bytes that no file system can compress or leave out."""
     (pool / "items" / "web").mkdir()
@@ -120,7 +126,9 @@ def test_btrfs_shrinks_while_its_items_are_used(daemon: Daemon) -> None:
     file = fill_item(pool, 64 * MIB)
     held, before = file.read_bytes(), os.statvfs(root_of(pool)).f_blocks
     with file.open("rb") as opened:
+        assert info(pool, "Capacity") == "320.00 MiB"
         request(pool / "capacity", str(SMALLER))
+        assert info(pool, "Capacity") == "256.00 MiB"
         assert opened.read() == held
     assert value(pool / "capacity") == str(SMALLER)
     assert image_of(daemon, "tank").stat().st_size == SMALLER
