@@ -74,6 +74,12 @@ def make_storage(run_directory: Path) -> Iterator[Callable[[int], Storage]]:
 
 
 @pytest.fixture
+def make_daemon(make_storage: Callable[[int], Storage], make_daemon: MakeDaemon) -> MakeDaemon:
+    """Daemons that end before their storage goes, which would be one more fault."""
+    return make_daemon
+
+
+@pytest.fixture
 def storage(make_storage: Callable[[int], Storage]) -> Storage:
     return make_storage(32)
 
