@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota
+from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
@@ -22,6 +22,7 @@ from fspoolfs.backends.volumes.images import Images
 from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.backends.volumes.provider import VolumeProvider
+from fspoolfs.backends.zfs_volume import ZfsVolumeSource
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Feature
@@ -49,6 +50,7 @@ SIMULATED = FileSystemKind(simulated_quota.SimulatedFileSystem.name, simulated_q
 GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
 BTRFS = FileSystemKind(btrfs.BtrfsFileSystem.name, btrfs.probe)
 PROJECT_QUOTA = FileSystemKind(project_quota.ProjectQuotaFileSystem.name, project_quota.probe)
+ZFS = FileSystemKind(zfs.ZfsFileSystem.name, zfs.probe)
 
 
 class Registry:
@@ -129,8 +131,12 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         LogicalVolumes(),
         LibvirtVolumes(storage, libvirt_uri),
     ]
-    volumes = VolumeSource(storage, providers)
-    return Registry([DirectorySource(), volumes], [BTRFS, PROJECT_QUOTA])
+    sources: list[Source] = [
+        DirectorySource(),
+        VolumeSource(storage, providers),
+        ZfsVolumeSource(storage, providers),
+    ]
+    return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:

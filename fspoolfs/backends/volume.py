@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import ClassVar
 from uuid import UUID
 
@@ -19,47 +18,31 @@ from fspoolfs.backends import place as places
 from fspoolfs.backends.formats import FORMATS, Format
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
-from fspoolfs.backends.volume_building import Builder, is_pools
+from fspoolfs.backends.volume_building import FormatMaker
+from fspoolfs.backends.volume_source import ProvidedSource
 from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import (
     BusyError,
     ExistsError,
     FspoolError,
-    InvalidError,
     NotEmptyError,
     NotFoundError,
     UnsupportedError,
 )
-from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import Backing, MountUse
+from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.progress import Progress
-from fspoolfs.system import command, holders, mounting, mounts, probe, superblocks
+from fspoolfs.system import mounting, mounts, probe, superblocks
 from fspoolfs.system.paths import HostRoot
 
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class VolumeSource:
-    """`Source` for pools of type "volume"; the first of `providers` is what a definition gets by default."""
+class VolumeSource(ProvidedSource):
+    """`Source` for pools of type "volume" whose file system is mounted from its device."""
 
-    type: ClassVar[PoolType] = PoolType.VOLUME
     format: ClassVar[str] = ""
 
-    def __init__(self, storage: Path, providers: Sequence[VolumeProvider]) -> None:
-        self._storage = storage
-        self._providers = {provider.name: provider for provider in providers}
-        self._default = providers[0].name
-        self._builder = Builder(storage)
-
     # -- what there is ----------------------------------------------------------------------------
-
-    def unusable(self) -> str:
-        if os.geteuid() != 0:
-            return "only root mounts volumes"
-        for program in ("blkid", "setpriv", "wipefs"):
-            if command.find(program) is None:
-                return f"{program} is not installed; install the package util-linux"
-        return ""
 
     def lacks(self, definition: PoolDefinition) -> bool:
         format = definition.source.format
@@ -69,33 +52,8 @@ class VolumeSource:
         providers = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
         return providers | {f"format {one.name}": one.missing() for one in FORMATS.values()}
 
-    def _provider_name(self, definition: PoolDefinition) -> str:
-        source = definition.source
-        return "device" if source.device is not None else source.provider or self._default
-
-    def _provider(self, definition: PoolDefinition) -> VolumeProvider:
-        return self._providers[self._provider_name(definition)]
-
     def _format(self, definition: PoolDefinition) -> Format:
         return FORMATS.get(definition.source.format or "", formats.DEFAULT)
-
-    def check(self, definition: PoolDefinition) -> None:
-        place = places.usable_place(definition)
-        storage = os.path.realpath(self._storage / "volumes")
-        if mounts.is_beneath(place, storage) or mounts.is_beneath(storage, place):
-            raise InvalidError(
-                f"pool {definition.name}: {place} is where images of volumes are kept; name another target"
-            )
-        for option in (definition.source.options or "").split(","):
-            if option.partition("=")[0] in mounting.FORBIDDEN:
-                raise InvalidError(
-                    f"pool {definition.name}: mount option {option!r} is not for pools, whose roots are "
-                    "mounted nosuid and nodev; leave it out"
-                )
-        self._provider(definition).check(definition)
-
-    def identity(self, definition: PoolDefinition) -> str:
-        return self._provider(definition).identity(definition)
 
     def carried(self, definition: PoolDefinition) -> UUID | None:
         provider = self._provider(definition)
@@ -110,17 +68,6 @@ class VolumeSource:
             return None
         return found.known_uuid
 
-    def _content(self, definition: PoolDefinition, provider: VolumeProvider) -> probe.Content | None:
-        """What the volume holds, attached for no longer than the look takes."""
-        place = provider.place(definition)
-        if os.path.exists(place):
-            return probe.content(place)
-        try:
-            with provider.open(definition) as device:
-                return probe.content(device.path)
-        finally:
-            provider.release(definition)
-
     # -- build and delete -------------------------------------------------------------------------
 
     def build(self, definition: PoolDefinition, mode: BuildMode, progress: Progress) -> None:
@@ -132,7 +79,7 @@ class VolumeSource:
         provider, format = self._usable(definition)
         if reason := format.missing():
             raise UnsupportedError(f"pool {definition.name} cannot be formatted: {reason}")
-        self._builder.build(definition, provider, format, mode, progress)
+        self._builder.build(definition, provider, FormatMaker(format), mode, progress)
         if self._mounted(definition) is None:
             provider.release(definition)
         places.make(definition)
@@ -149,7 +96,7 @@ class VolumeSource:
         try:
             with provider.open(definition) as device:
                 volume_lock.lock(definition, device, None)
-                self._builder.erase(definition, format, device)
+                self._builder.erase(definition, FormatMaker(format), device)
         except NotFoundError:
             self._builder.forget(definition)
         provider.release(definition)
@@ -228,7 +175,7 @@ class VolumeSource:
     def _check_pools_own(self, definition: PoolDefinition, format: Format, device: Device) -> None:
         """Raise `FspoolError` unless `device` holds the whole file system of the pool."""
         name, path = definition.name, device.origin
-        if is_pools(definition, format, device):
+        if FormatMaker(format).is_pools(definition, device):
             found = superblocks.read(device.fd)
             if self._builder.is_interrupted(definition):
                 raise NotFoundError(f"pool {name}: formatting {path} was interrupted; build the pool first")
@@ -248,16 +195,6 @@ class VolumeSource:
             "another volume"
         )
 
-    def verify(self, definition: PoolDefinition, root: RootDirectory) -> None:
-        if not isinstance(root, HostRoot):
-            raise TypeError(f"{root!r} was not attached by this source")
-        if not root.still_mounted():
-            raise FspoolError(
-                f"pool {definition.name}: its volume is no longer mounted at {root.path}; stop the pool and "
-                "start it again",
-                errno=errno.ESTALE,
-            )
-
     def detach(self, definition: PoolDefinition, *, force: bool) -> None:
         if os.geteuid() != 0:
             return  # nothing can have been attached
@@ -265,13 +202,7 @@ class VolumeSource:
         volume_mounts.unmount(definition, provider, places.place_of(definition), force=force)
         provider.release(definition)
 
-    def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
-        return holders.holders(places.place_of(definition))
-
     # -- size -------------------------------------------------------------------------------------
-
-    def size(self, definition: PoolDefinition) -> int | None:
-        return self._provider(definition).size(definition)
 
     def grow(
         self, definition: PoolDefinition, root: RootDirectory, capacity: int, progress: Progress
@@ -310,9 +241,6 @@ class VolumeSource:
         self.verify(definition, root)
         assert isinstance(root, HostRoot)
         volume_sizes.shrink_mounted(definition, provider, format, root, capacity)
-
-    def backing(self, definition: PoolDefinition) -> Backing | None:
-        return self._provider(definition).backing(definition)
 
 
 def _open_target(definition: PoolDefinition, place: str) -> int:

@@ -11,22 +11,37 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from fspoolfs.backends import place as places
 from fspoolfs.backends import volume_lock, volume_mounts
 from fspoolfs.backends.formats import LOST_AND_FOUND, Format
-from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.backends.volumes.provider import Device, VolumeProvider
 from fspoolfs.errors import ExistsError, FspoolError, StorageError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.progress import Progress
 from fspoolfs.system import atomic, probe, superblocks
+from fspoolfs.system.paths import HostRoot
 
 #: Less than this many bytes left on the host's disk explain why mkfs has failed.
 _FULL = 1 << 20
+
+
+class Maker(Protocol):
+    """How one kind of file system gets onto a device, and is told from others there."""
+
+    def is_pools(self, definition: PoolDefinition, device: Device) -> bool:
+        """Whether the file system on `device` is the pool's."""
+
+    def make(self, definition: PoolDefinition, device: Device, progress: Progress, *, fresh: bool) -> None:
+        """Put one onto `device`, which is empty, and where it is `fresh` reads as zeros."""
+
+    def refuse_leftovers(self, definition: PoolDefinition, device: Device) -> None:
+        """Raise `NotEmptyError` when the pool's holds anything but fspoolfs' own files."""
 
 
 class Builder:
@@ -57,7 +72,7 @@ class Builder:
         self,
         definition: PoolDefinition,
         provider: VolumeProvider,
-        format: Format,
+        maker: Maker,
         mode: BuildMode,
         progress: Progress,
     ) -> None:
@@ -66,14 +81,17 @@ class Builder:
         try:
             with provider.open(definition) as device:
                 volume_lock.lock(definition, device, progress)
-                if mode is BuildMode.NO_OVERWRITE and self._is_built(definition, format, device):
+                if mode is BuildMode.NO_OVERWRITE and self._is_built(definition, maker, device):
                     return
                 volume_mounts.refuse_use(definition, device)
                 if definition.capacity is not None:
                     provider.grow(definition, definition.capacity)
                 self._make_room(definition, device, mode)
                 progress.begin("formatting")
-                self._format(definition, format, device, progress, fresh=made and provider.zeroed)
+                self._mark(definition)
+                maker.make(definition, device, progress, fresh=made and provider.zeroed)
+                os.fsync(device.fd)
+                self._unmark(definition)
         except (OSError, FspoolError) as error:
             explained = self._explained(definition, error)
             if made:  # in this very call, so that nothing can be on it
@@ -81,8 +99,8 @@ class Builder:
                 self._unmark(definition)
             raise explained from error
 
-    def _is_built(self, definition: PoolDefinition, format: Format, device: Device) -> bool:
-        return is_pools(definition, format, device) and not self.is_interrupted(definition)
+    def _is_built(self, definition: PoolDefinition, maker: Maker, device: Device) -> bool:
+        return maker.is_pools(definition, device) and not self.is_interrupted(definition)
 
     def _make_room(self, definition: PoolDefinition, device: Device, mode: BuildMode) -> None:
         """Leave the device empty, or raise `ExistsError` with what it holds."""
@@ -95,34 +113,6 @@ class Builder:
                 f"pool {definition.name}: {device.origin} holds {found}; `build overwrite` would erase it"
             )
         probe.erase(device.path, inherited=[device.fd])
-
-    def _format(
-        self, definition: PoolDefinition, format: Format, device: Device, progress: Progress, *, fresh: bool
-    ) -> None:
-        assert definition.uuid is not None
-        self._mark(definition)
-        for number, variant in enumerate(format.variants, start=1):
-            format.run_make(device, definition.name, definition.uuid, variant, progress, fresh=fresh)
-            try:
-                self._finish(definition, format, device)
-                break
-            except StorageError:
-                if number == len(format.variants):
-                    raise
-        os.fsync(device.fd)
-        self._unmark(definition)
-
-    def _finish(self, definition: PoolDefinition, format: Format, device: Device) -> None:
-        """Mount a new file system and tell it what it can only be told then. Raises `StorageError`."""
-        place = places.place_of(definition)
-        with volume_mounts.detached(definition, format, device, place) as found, closing(found.root) as root:
-            fd = root.open_directory("")
-            try:
-                format.finish(fd)
-                format.tidy(root)
-            finally:
-                os.close(fd)
-            root.sync()
 
     def _explained(self, definition: PoolDefinition, error: OSError | FspoolError) -> OSError | FspoolError:
         """mkfs on an image says that the device has failed where the disk below has no room."""
@@ -138,7 +128,7 @@ class Builder:
 
     # -- delete -----------------------------------------------------------------------------------
 
-    def erase(self, definition: PoolDefinition, format: Format, device: Device) -> None:
+    def erase(self, definition: PoolDefinition, maker: Maker, device: Device) -> None:
         """Leave a device empty that holds the pool and nothing of anybody's.
 
         Raises `NotEmptyError` for items and others' files, `ExistsError` for what is not the pool's.
@@ -151,10 +141,8 @@ class Builder:
                     f"pool {definition.name}: {device.origin} holds {found}, which is not the pool's; "
                     "undefine the pool, which keeps everything"
                 )
-            if self._is_built(definition, format, device):
-                place = places.place_of(definition)
-                with volume_mounts.detached(definition, format, device, place) as seen, closing(seen.root):
-                    refuse_leftovers(definition, seen.root)
+            if self._is_built(definition, maker, device):
+                maker.refuse_leftovers(definition, device)
             probe.erase(device.path, inherited=[device.fd])
             os.fsync(device.fd)
         self._unmark(definition)
@@ -164,16 +152,51 @@ class Builder:
         self._unmark(definition)
 
 
-def refuse_leftovers(definition: PoolDefinition, root: RootDirectory) -> None:
-    """Raise `NotEmptyError` when the volume holds anything but fspoolfs' own files."""
-    empty = ""
-    with suppress(FileNotFoundError):
-        # e2fsck makes one when it needs it.
-        empty = "" if root.names(LOST_AND_FOUND) else LOST_AND_FOUND
-    places.refuse_leftovers(definition, root, besides=empty)
+class FormatMaker:
+    """`Maker` for the formats that are mounted from their device."""
 
+    def __init__(self, format: Format) -> None:
+        self._format = format
 
-def is_pools(definition: PoolDefinition, format: Format, device: Device) -> bool:
-    """Whether the file system on `device` is the pool's."""
-    found = superblocks.read(device.fd)
-    return found is not None and (found.type, found.uuid) == (format.name, definition.uuid)
+    def is_pools(self, definition: PoolDefinition, device: Device) -> bool:
+        found = superblocks.read(device.fd)
+        return found is not None and (found.type, found.uuid) == (self._format.name, definition.uuid)
+
+    def make(self, definition: PoolDefinition, device: Device, progress: Progress, *, fresh: bool) -> None:
+        """By the best of the format's variants that the kernel mounts."""
+        assert definition.uuid is not None
+        variants = self._format.variants
+        for number, variant in enumerate(variants, start=1):
+            self._format.run_make(device, definition.name, definition.uuid, variant, progress, fresh=fresh)
+            try:
+                self._finish(definition, device)
+                break
+            except StorageError:
+                if number == len(variants):
+                    raise
+
+    def _finish(self, definition: PoolDefinition, device: Device) -> None:
+        """Mount a new file system and tell it what it can only be told then. Raises `StorageError`."""
+        with self._opened(definition, device) as root:
+            fd = root.open_directory("")
+            try:
+                self._format.finish(fd)
+                self._format.tidy(root)
+            finally:
+                os.close(fd)
+            root.sync()
+
+    def refuse_leftovers(self, definition: PoolDefinition, device: Device) -> None:
+        with self._opened(definition, device) as root:
+            empty = ""
+            with suppress(FileNotFoundError):
+                # e2fsck makes one when it needs it.
+                empty = "" if root.names(LOST_AND_FOUND) else LOST_AND_FOUND
+            places.refuse_leftovers(definition, root, besides=empty)
+
+    @contextmanager
+    def _opened(self, definition: PoolDefinition, device: Device) -> Iterator[HostRoot]:
+        place = places.place_of(definition)
+        mounted = volume_mounts.detached(definition, self._format, device, place)
+        with mounted as found, closing(found.root) as root:
+            yield root

@@ -239,7 +239,7 @@ def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *,
             if error.errno == errno.EINVAL:  # somebody else was quicker
                 return
             if error.errno == errno.EBUSY:
-                raise _busy(definition, place, _holders(place)) from None
+                raise busy(definition, place) from None
             raise
     if device and not force and _is_left_taken(device) and (found := _holders(place)):
         raise _busy(definition, place, found)
@@ -256,6 +256,11 @@ def _holders(place: str) -> list[MountUse]:
     with suppress(OSError):
         return holders(place)
     return []
+
+
+def busy(definition: PoolDefinition, place: str) -> BusyError:
+    """That what is mounted at `place` cannot be unmounted, and by whom it is used."""
+    return _busy(definition, place, _holders(place))
 
 
 def _lies_in(mount: mounts.Mount, place: str) -> bool:

@@ -12,16 +12,21 @@ import errno
 import os
 
 # Calls since 5.1 have one number everywhere: include/uapi/asm-generic/unistd.h.
+_NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_MOUNT_SETATTR = 442
 
 # include/uapi/linux/mount.h
 _CLOEXEC = 0x1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _FROM_EMPTY_PATH, _TO_EMPTY_PATH = 0x4, 0x40
 _READ_ONLY, _NOSUID, _NODEV = 0x1, 0x2, 0x4
+_CLONE = 0x1
+_AT_EMPTY_PATH = 0x1000
+_MS_PRIVATE, _MS_SHARED = 1 << 18, 1 << 20
 
 #: Options that are a mount's and not the file system's, with their MOUNT_ATTR_*.
 _ATTRIBUTES = {
@@ -39,6 +44,12 @@ FORBIDDEN = frozenset({"suid", "dev", "loop", "remount", "bind", "rbind", "move"
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
+
+
+class _Attributes(ctypes.Structure):
+    """struct mount_attr."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns"))
 
 
 class MountError(OSError):
@@ -70,6 +81,43 @@ def mount_detached(device: str, fs_type: str, options: str) -> int:
         return _call(_NR_FSMOUNT, context, _CLOEXEC, attributes)
     finally:
         os.close(context)
+
+
+def unsupported_options(options: str) -> list[str]:
+    """Those of a list with commas that are no attributes of a mount but a file system's own."""
+    return [word for word in options.split(",") if word and word not in _ATTRIBUTES]
+
+
+def copy_detached(directory: int, options: str = "") -> int:
+    """A descriptor (O_PATH) of what is mounted where `directory` was opened, without what is mounted in it.
+
+    Mounted nowhere, with the attributes that `options` names; as with `mount_detached`.
+    """
+    attributes = _NOSUID | _NODEV
+    for word in options.split(","):
+        attributes |= _ATTRIBUTES.get(word, 0)
+    tree = _call(_NR_OPEN_TREE, directory, b"", _AT_EMPTY_PATH | _CLONE | os.O_CLOEXEC)
+    try:
+        _set_attributes(tree, _Attributes(attributes, 0, _MS_PRIVATE, 0))
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def forbid_writing(mount: int) -> None:
+    """Make the mount read-only whose root `mount` is a descriptor of."""
+    _set_attributes(mount, _Attributes(_READ_ONLY, 0, 0, 0))
+
+
+def share(mount: int) -> None:
+    """Let what is mounted in it from now on appear in later copies of the mount, too."""
+    _set_attributes(mount, _Attributes(0, 0, _MS_SHARED, 0))
+
+
+def _set_attributes(mount: int, wanted: _Attributes) -> None:
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    _call(_NR_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
 
 
 def move(mount: int, place: int) -> None:

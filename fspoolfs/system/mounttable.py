@@ -118,7 +118,7 @@ class MountTable:
                 inside=inside,
                 target=unescape(line.target),
             )
-            for line, inside in self._showing(directory)
+            for line, inside in (*self._showing(directory), *self._showing_attached(path))
         ]
         return sorted(found, key=lambda use: (use.pid, use.inside, use.target))
 
@@ -167,6 +167,16 @@ class MountTable:
                 inside = root[len(directory.path) :].strip("/")
                 if inside or not _is_storage(line, directory.mount):
                     yield line, inside
+
+    def _showing_attached(self, path: str) -> Iterator[tuple[_Line, str]]:
+        """The same for what is mounted in the directory itself: items may be file systems of their own."""
+        for own in self._namespaces[self._own].lines:
+            target = unescape(own.target)
+            if target == path or not is_beneath(target, path):
+                continue
+            place = target[len(path) :].strip("/")
+            for line, inside in self._showing(_Directory(own.device, unescape(own.root), own)):
+                yield line, f"{place}/{inside}" if inside else place
 
 
 def namespace_of(pid: int) -> str | None:

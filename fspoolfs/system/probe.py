@@ -17,6 +17,7 @@ _NOTHING, _AMBIVALENT = 2, 8
 #: Seconds that looking at a device may take.
 _TIMEOUT = 60.0
 _SHOWN = 60
+_UUID_LENGTH = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +45,9 @@ class Content:
 
     @property
     def known_uuid(self) -> UUID | None:
-        """Its UUID, where it is one: vfat and others have shorter ones."""
+        """Its UUID, where it is one: vfat and others have shorter ones, a zpool has it in its name."""
         try:
-            return UUID(self.uuid)
+            return UUID(self.label[-_UUID_LENGTH:] if self.type == "zfs_member" else self.uuid)
         except ValueError:
             return None
 

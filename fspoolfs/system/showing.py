@@ -27,7 +27,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOUNT_ATTR_RDONLY = 0x1
 _MOUNT_ATTR_NOSUID = 0x2
 _MOUNT_ATTR_NODEV = 0x4
-_AT_EMPTY_PATH = 0x1000
+_AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
 _AT_FDCWD = -100
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -54,11 +54,13 @@ class ReadOnlyMounts:
         for directory in (os.path.dirname(at), at):
             with suppress(FileExistsError):
                 os.mkdir(directory, _MODE)
-        tree = _call(_NR_OPEN_TREE, fd, b"", _AT_EMPTY_PATH | _OPEN_TREE_CLONE | os.O_CLOEXEC)
+        # With what is mounted below: snapshots may be file systems of their own.
+        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+        tree = _call(_NR_OPEN_TREE, fd, b"", flags | _OPEN_TREE_CLONE | os.O_CLOEXEC)
         try:
             wanted = _MountAttributes(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV, 0, 0, 0)
             size = ctypes.c_size_t(ctypes.sizeof(wanted))
-            _call(_NR_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
+            _call(_NR_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(wanted), size)
             _call(_NR_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(at), _MOVE_MOUNT_F_EMPTY_PATH)
         finally:
             os.close(tree)
