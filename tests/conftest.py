@@ -16,6 +16,7 @@ pytest_plugins = [
     "support.nested",
     "support.requirements",
     "support.volumes",
+    "support.zfs",
 ]
 
 # A slow machine makes no example wrong.

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from fspoolfs.backends import layout
-from fspoolfs.errors import StorageError
-from fspoolfs.model.infos import FileInfo
+from fspoolfs.errors import BusyError, StorageError
+from fspoolfs.model.infos import FileInfo, UsageInfo
 from fspoolfs.progress import Progress
-from fspoolfs.system import mounting, mountless, mounts, syscalls, zfs
+from fspoolfs.system import copying, measuring, mounting, mountless, mounts, syscalls, zfs
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.paths import HostRoot
 
@@ -50,7 +50,15 @@ def mounted(dataset: str, options: str) -> Iterator[int]:
     os.makedirs(HOLD, mode=0o700, exist_ok=True)
     hold = f"{HOLD}/{dataset}"
     _let_go(hold)  # of a daemon that was killed just then
-    zfs.mount(dataset)
+    try:
+        zfs.mount(dataset)
+    except StorageError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise BusyError(
+            f"{dataset} is still used by somebody who had it open when it was taken out of the tree, and "
+            "zfs-fuse mounts nothing twice; end that, and try again"
+        ) from error
     try:
         fd = os.open(hold, _DIRECTORY)
         try:
@@ -139,6 +147,26 @@ class ZfsRoot(HostRoot):
         else:
             self.discard(path)
 
+    def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
+        """Onto a dataset, too, where it is an `existing` one."""
+        if not existing:
+            super().copy_tree(source, target, progress)
+            return
+        with self._opened(source) as old, self._opened(target) as new:
+            copying.copy_tree(old, ".", new, ".", progress, existing=True)
+
+    def measure(self, path: str, progress: Progress) -> UsageInfo:
+        with self._opened(path) as fd:
+            return measuring.measure(fd, ".", progress)
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int]:
+        fd = self.open_directory(path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def sync(self) -> None:
         """Of all datasets: zfs-fuse answers syncfs(2) without doing anything."""
         super().sync()
@@ -167,11 +195,8 @@ class ZfsRoot(HostRoot):
 
     def is_mounted(self, path: str) -> bool:
         """Whether something is mounted on the directory `path`."""
-        fd = self.open_directory(path)
-        try:
+        with self._opened(path) as fd:
             return syscalls.mount_id(fd) != self.mount_id()
-        finally:
-            os.close(fd)
 
     def place(
         self,
@@ -188,6 +213,9 @@ class ZfsRoot(HostRoot):
         `path`. The dataset is destroyed when it fails.
         """
         waiting = f"{layout.STAGING}/{dataset}.new"
+        for directory in (layout.OWN, layout.STAGING):
+            with suppress(FileExistsError):
+                self._bare.make_directory(directory, mode=_CLOSED)
         self._bare.make_directory(waiting, mode=_CLOSED)
         try:
             fd = self._bare.open_directory(waiting)
@@ -211,12 +239,8 @@ class ZfsRoot(HostRoot):
 
     def mount(self, path: str, dataset: str) -> None:
         """Mount a dataset on its directory."""
-        place = self.open_directory(path)
-        try:
-            with mounted(self.whole_name(dataset), self._options) as tree:
-                mounting.move(tree, place)
-        finally:
-            os.close(place)
+        with self._opened(path) as place, mounted(self.whole_name(dataset), self._options) as tree:
+            mounting.move(tree, place)
 
     def unmount(self, path: str, *, force: bool = True) -> None:
         """Unmount what is mounted on the directory `path`, if anything is.

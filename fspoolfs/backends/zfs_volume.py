@@ -132,6 +132,15 @@ def _is_imported_from(name: str, device: Device) -> bool:
     return _known_as(name, device) is not None
 
 
+def _is_on(definition: PoolDefinition, name: str, provider: VolumeProvider) -> bool:
+    """Whether an imported zpool lies on the pool's volume."""
+    for word in zfs.devices_of(name):
+        path = word if word.startswith("/") else f"/dev/{word}"
+        if os.path.exists(path) and provider.is_behind(definition, os.path.realpath(path)):
+            return True
+    return False
+
+
 def _known_as(name: str, device: Device) -> str | None:
     """What an imported zpool calls `device`, if it is one of its."""
     base = os.path.basename(device.path)
@@ -316,8 +325,10 @@ class ZfsVolumeSource(ProvidedSource):
         provider.release(definition)
 
     def _export(self, definition: PoolDefinition, place: str, *, force: bool) -> None:
+        provider = self._provider(definition)
         for name in zfs.imported():
-            if not name.endswith(f"-{definition.uuid}"):
+            # A copy of the volume has the same name.
+            if not name.endswith(f"-{definition.uuid}") or not _is_on(definition, name, provider):
                 continue
             try:
                 _export(name, force=force)

@@ -91,8 +91,11 @@ def import_pool(name: str, directory: str) -> None:
 
 
 def export_pool(name: str, *, force: bool = False) -> None:
-    """Raises `StorageError` with EBUSY while something of it is mounted."""
-    _run_patiently("zpool", "export", *(("-f",) if force else ()), name)
+    """Raises `StorageError` with EBUSY while something of it is mounted, with `force` at once."""
+    if force:
+        _run("zpool", "export", "-f", name)
+    else:
+        _run_patiently("zpool", "export", name)
 
 
 def grows_online(magic: int) -> bool:

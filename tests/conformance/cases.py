@@ -13,19 +13,21 @@ from uuid import UUID, uuid4
 import pytest
 
 from benchmarks.libvirtd import Libvirtd
-from fspoolfs.backends import btrfs, generic, simulated_quota
+from fspoolfs.backends import btrfs, generic, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
-from fspoolfs.backends.source import Source
+from fspoolfs.backends.source import BuildMode, Source
 from fspoolfs.backends.volume import VolumeSource
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.images import Images
 from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
+from fspoolfs.backends.zfs_volume import ZfsVolumeSource
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
+from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
 from support.leaks import mark
 from support.leftovers import attached, take_away
@@ -59,6 +61,8 @@ class RootCase:
 
     open: OpenRoot = host
     volume: str | None = None
+    #: Whether it needs a zfs-fuse.
+    zfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,43 @@ def item(mode: int | None = None, owner: int | None = None, group: int | None = 
     return ItemDefinition(name="web", uuid=UUID(int=2), permissions=permissions)
 
 
+#: Bytes; xfs needs 300 MiB.
+VOLUME_SIZE = 320 << 20
+
+
+def volume_source(storage: Path) -> VolumeSource:
+    return VolumeSource(storage, [Images(storage), Devices(), LogicalVolumes()])
+
+
+def zfs_source(storage: Path) -> ZfsVolumeSource:
+    return ZfsVolumeSource(storage, [Images(storage), Devices()])
+
+
+def volume_pool(directory: Path, source: PoolSource, capacity: int | None = None) -> PoolDefinition:
+    wanted = pool(directory / "pools" / "tank")
+    # No two file systems of one UUID at a time.
+    return replace(wanted, uuid=uuid4(), type=PoolType.VOLUME, source=source, capacity=capacity)
+
+
+def on_image(directory: Path, format: str) -> SourceCase:
+    wanted = PoolSource(pool="images", volume="vol1", format=format)
+    source = zfs_source(directory) if format == "zfs" else volume_source(directory)
+    return SourceCase(source, volume_pool(directory, wanted, VOLUME_SIZE))
+
+
+@contextmanager
+def on_zpool(directory: Path) -> Iterator[RootDirectory]:
+    """The root of a new pool."""
+    case = on_image(directory, "zfs")
+    source, definition = case.source, case.definition
+    source.build(definition, BuildMode.NO_OVERWRITE, Progress())
+    try:
+        with closing(source.attach(definition, Progress())) as root:
+            yield root
+    finally:
+        case.close()
+
+
 ROOTS: dict[str, RootCase] = {
     "host": RootCase(),
     "tmpfs": RootCase(tmpfs),
@@ -104,6 +145,7 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
+    "zfs": RootCase(on_zpool, zfs=True),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
@@ -116,22 +158,8 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
     "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
     "simulated": FileSystemCase(simulated_quota.probe, ROOTS["memory"]),
+    "zfs": FileSystemCase(zfs.probe, ROOTS["zfs"]),
 }
-
-
-def volume_source(storage: Path) -> VolumeSource:
-    return VolumeSource(storage, [Images(storage), Devices(), LogicalVolumes()])
-
-
-def volume_pool(directory: Path, source: PoolSource, capacity: int | None = None) -> PoolDefinition:
-    wanted = pool(directory / "pools" / "tank")
-    # No two file systems of one UUID at a time.
-    return replace(wanted, uuid=uuid4(), type=PoolType.VOLUME, source=source, capacity=capacity)
-
-
-def on_image(directory: Path, format: str) -> SourceCase:
-    source = PoolSource(pool="images", volume="vol1", format=format)
-    return SourceCase(volume_source(directory), volume_pool(directory, source, VOLUME_SIZE))
 
 
 def on_device(directory: Path) -> SourceCase:
@@ -165,14 +193,12 @@ def on_libvirt(directory: Path) -> SourceCase:
     )
 
 
-#: Bytes; xfs needs 300 MiB.
-VOLUME_SIZE = 320 << 20
-
 SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "dir": lambda directory: SourceCase(DirectorySource(), pool(directory / "pools" / "tank")),
     "sim": lambda _: SourceCase(SimulatedSource(SimulatedHost()), pool("/simulated/pools/tank")),
     "images-ext4": lambda directory: on_image(directory, "ext4"),
     "images-xfs": lambda directory: on_image(directory, "xfs"),
+    "images-zfs": lambda directory: on_image(directory, "zfs"),
     "images-btrfs": lambda directory: on_image(directory, "btrfs"),
     "device-ext4": on_device,
     "libvirt-ext4": on_libvirt,
@@ -184,7 +210,7 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
     if "-" not in name:
         return []
     provider, _, format = name.partition("-")
-    programs = [f"mkfs.{format}", "blkid", "wipefs", "losetup"]
+    programs = ["zfs-fuse" if format == "zfs" else f"mkfs.{format}", "blkid", "wipefs", "losetup"]
     if provider == "libvirt":
         programs += ["libvirtd", "virsh"]
     return [pytest.mark.root, pytest.mark.required, pytest.mark.program(*programs)]

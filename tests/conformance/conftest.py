@@ -13,30 +13,37 @@ from _pytest.mark.structures import ParameterSet
 from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
+from support import zfs
 from support.volumes import Volumes, marks
 
 
 @contextmanager
-def opened(case: RootCase, tmp_path: Path, volumes: Volumes) -> Iterator[RootDirectory]:
+def opened(request: pytest.FixtureRequest, case: RootCase) -> Iterator[RootDirectory]:
+    tmp_path: Path = request.getfixturevalue("tmp_path")
+    volumes: Volumes = request.getfixturevalue("volumes")
+    if case.zfs:
+        request.getfixturevalue("zfs_fuse")
     with case.open(volumes.directory(case.volume) if case.volume else tmp_path) as root:
         yield root
 
 
 def needing(name: str, case: RootCase) -> ParameterSet:
     """The parameter `name`, with the marks of what `case` needs of the machine."""
+    if case.zfs:
+        return pytest.param(name, marks=zfs.MARKS)
     return pytest.param(name, marks=marks(case.volume) if case.volume else [])
 
 
 @pytest.fixture(params=[needing(name, case) for name, case in ROOTS.items()])
-def root(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes) -> Iterator[RootDirectory]:
-    with opened(ROOTS[request.param], tmp_path, volumes) as found:
+def root(request: pytest.FixtureRequest) -> Iterator[RootDirectory]:
+    with opened(request, ROOTS[request.param]) as found:
         yield found
 
 
 @pytest.fixture(params=[needing(name, case.root) for name, case in FILE_SYSTEMS.items()])
-def filesystem(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes) -> Iterator[FileSystem]:
+def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
     case = FILE_SYSTEMS[request.param]
-    with opened(case.root, tmp_path, volumes) as root:
+    with opened(request, case.root) as root:
         found = case.probe(root)
         assert found is not None
         yield found
@@ -44,6 +51,8 @@ def filesystem(request: pytest.FixtureRequest, tmp_path: Path, volumes: Volumes)
 
 @pytest.fixture(params=[pytest.param(name, marks=source_marks(name)) for name in SOURCES])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
+    if request.param.endswith("-zfs"):
+        request.getfixturevalue("zfs_fuse")
     made = SOURCES[request.param](tmp_path)
     try:
         yield made

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from conformance.cases import item
+from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import (
     FEATURES,
     Cloner,
@@ -32,6 +33,11 @@ def attributes(filesystem: FileSystem, path: str) -> tuple[int, int, int]:
 
 def put(filesystem: FileSystem, path: str, data: bytes = b"data") -> None:
     filesystem.root.write(path, data, replace=False, durable=False)
+
+
+def contents(filesystem: FileSystem) -> list[str]:
+    """What is in the root but fspoolfs' own directory, which some make for what is not whole yet."""
+    return [name for name in filesystem.root.names("") if name != layout.OWN]
 
 
 def usable(filesystem: FileSystem) -> set[str]:
@@ -157,7 +163,7 @@ def test_item_moves_away_and_back_with_all_it_holds(filesystem: FileSystem, stra
     put(filesystem, "web/file")
     filesystem.root.make_directory("trash", mode=0o700)
     filesystem.move("web", "trash/1")
-    assert filesystem.root.names("") == ["trash"]
+    assert contents(filesystem) == ["trash"]
     filesystem.move("trash/1", "web")
     assert attributes(filesystem, "web") == (0o750, stranger, stranger)
     assert filesystem.root.names("web") == ["file"]
@@ -182,7 +188,7 @@ def test_moving_makes_missing_parents_and_leaves_those_of_the_source(filesystem:
 def test_moving_what_is_missing_is_refused_and_makes_nothing(filesystem: FileSystem) -> None:
     with pytest.raises(FileNotFoundError):
         filesystem.move("web", "c/d/web")
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 def test_repeated_move_tells_that_it_was_done(filesystem: FileSystem) -> None:
@@ -190,7 +196,7 @@ def test_repeated_move_tells_that_it_was_done(filesystem: FileSystem) -> None:
     filesystem.move("web", "db")
     with pytest.raises(FileNotFoundError):
         filesystem.move("web", "db")
-    assert filesystem.root.names("") == ["db"]
+    assert contents(filesystem) == ["db"]
 
 
 # Removing.
@@ -203,12 +209,12 @@ def test_removed_item_is_gone_and_removing_it_again_is_no_error(filesystem: File
     put(filesystem, "web/inner/file")
     for _ in range(2):
         filesystem.remove("web", Progress())
-        assert filesystem.root.names("") == ["db"]
+        assert contents(filesystem) == ["db"]
 
 
 def test_removing_where_not_even_the_parent_is_left_is_no_error(filesystem: FileSystem) -> None:
     filesystem.remove("customers/web", Progress())
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 def test_interrupted_removal_is_finished_by_repeating_it(filesystem: FileSystem) -> None:
@@ -220,7 +226,7 @@ def test_interrupted_removal_is_finished_by_repeating_it(filesystem: FileSystem)
     with pytest.raises(CancelledError):
         filesystem.remove("web", progress)
     filesystem.remove("web", Progress())
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 # Cloning and measuring.
@@ -287,7 +293,7 @@ def test_clone_never_replaces(filesystem: FileSystem, cloner: Cloner, stranger: 
 def test_cloning_what_is_missing_is_refused_and_makes_nothing(filesystem: FileSystem, cloner: Cloner) -> None:
     with pytest.raises(FileNotFoundError):
         cloner.clone("web", "c/d/copy", item(), Progress())
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 def test_cancelled_clone_can_be_removed_and_made_again(
@@ -309,6 +315,7 @@ def test_measuring_counts_the_item_alone(filesystem: FileSystem, measurer: Measu
     filesystem.create("db", item(0o755))
     put(filesystem, "db/large", bytes(1 << 20))
     put(filesystem, "web/large", bytes(1 << 20))
+    filesystem.root.sync()  # zfs counts what it has written down
     after = measurer.measure("web", Progress())
     assert after.inodes == before.inodes + 1 == 4
     assert (1 << 20) <= after.allocation - before.allocation < (2 << 20)
@@ -346,7 +353,7 @@ def test_snapshot_outlives_its_item_and_can_be_removed(
     filesystem.remove("web", Progress())
     assert filesystem.root.read("kept/inner/caf\udce9", limit=99) == b"content"
     filesystem.remove("kept", Progress())
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 def test_snapshot_moves_into_another_directory_and_is_removed_there(
@@ -359,7 +366,7 @@ def test_snapshot_moves_into_another_directory_and_is_removed_there(
         filesystem.move(name, f"purge/{name}")
         assert filesystem.root.read(f"purge/{name}/inner/caf\udce9", limit=99) == b"content"
     filesystem.remove("purge", Progress())
-    assert filesystem.root.names("") == []
+    assert contents(filesystem) == []
 
 
 def test_snapshots_in_one_directory_are_removed_with_it(
@@ -370,7 +377,7 @@ def test_snapshots_in_one_directory_are_removed_with_it(
     for number in range(3):
         snapshotter.snapshot("web", f"all/{number}", Progress())
     filesystem.remove("all", Progress())
-    assert filesystem.root.names("") == ["web"]
+    assert contents(filesystem) == ["web"]
 
 
 def test_snapshot_never_replaces(filesystem: FileSystem, snapshotter: Snapshotter, stranger: int) -> None:
@@ -402,7 +409,7 @@ def test_frozen_item_serves_as_a_snapshot(
     cloner.clone("web", "copy", item(), Progress())
     put(filesystem, "copy/inner/new")
     filesystem.remove("web", Progress())
-    assert filesystem.root.names("") == ["copy"]
+    assert contents(filesystem) == ["copy"]
 
 
 def test_directory_is_told_from_others_wherever_it_lies(filesystem: FileSystem, stranger: int) -> None:

@@ -58,7 +58,7 @@ def test_refusal_names_type_and_format_and_what_works() -> None:
     network = replace(pool("/mnt/x"), type=PoolType.NETWORK, source=PoolSource(format="nfs"))
     with pytest.raises(
         UnsupportedError,
-        match=r"pool tank: type 'network' with format 'nfs' has no backend .*: dir(, volume)?$",
+        match=r"pool tank: type 'network' with format 'nfs' has no backend .*: dir(, volume( zfs)?)*$",
     ):
         default_registry(STORAGE).source_for(network)
 
@@ -72,12 +72,12 @@ def test_refusal_without_format_names_the_type_alone() -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (PoolSource(pool="p", volume="v", format="zfs"), "with format 'zfs' has no backend"),
+        (PoolSource(pool="p", volume="v", format="reiserfs"), "with format 'reiserfs' has no backend"),
         (
-            PoolSource(pool="p", volume="v", format="zfs", provider="lvm"),
-            "with format 'zfs' and provider 'lvm' has no backend",
+            PoolSource(pool="p", volume="v", format="reiserfs", provider="lvm"),
+            "with format 'reiserfs' and provider 'lvm' has no backend",
         ),
-        (PoolSource(device="/dev/sdx", format="zfs"), "with format 'zfs' has no backend"),
+        (PoolSource(device="/dev/sdx", format="reiserfs"), "with format 'reiserfs' has no backend"),
     ],
 )
 def test_refusal_names_the_part_of_a_volume_that_there_is_none_of(source: PoolSource, words: str) -> None:
@@ -120,8 +120,14 @@ def test_features_tell_of_everything_that_pools_are_known_by() -> None:
     assert {"pool dir", "pool volume", "provider images", "provider lvm"} <= rows.keys()
     assert {"filesystem generic", "filesystem btrfs", "filesystem project-quota"} <= rows.keys()
     absent = {name for name, reason in rows.items() if reason == "no backend in this version"}
-    assert absent >= {"format zfs", "filesystem zfs", "pool network nfs"}
-    assert rows["pool dir"] == rows["filesystem btrfs"] == rows["filesystem project-quota"] == ""
+    assert absent >= {"filesystem ceph", "pool network nfs"}
+    assert (
+        rows["pool dir"]
+        == rows["filesystem btrfs"]
+        == rows["filesystem zfs"]
+        == rows["filesystem project-quota"]
+        == ""
+    )
     of_volumes = {
         "pool volume",
         "provider images",
@@ -130,6 +136,7 @@ def test_features_tell_of_everything_that_pools_are_known_by() -> None:
         "provider libvirt",
         "format ext4",
         "format xfs",
+        "format zfs",
     }
     assert of_volumes & absent == set(), "they work, or tell what they need"
 

@@ -12,6 +12,7 @@ import pytest
 
 from mount.control import last_error, refused, request, value
 from root.volume_pools import (
+    ALL_FORMATS,
     FORMATS,
     MARKS,
     SIZE,
@@ -33,7 +34,7 @@ pytestmark = MARKS
 # The whole life.
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL_FORMATS)
 def test_a_volume_pool_lives_a_whole_life(daemon: Daemon, format: str) -> None:
     pool = define(daemon, "tank", format)
     with refused(errno.ENOENT):
@@ -84,7 +85,7 @@ def test_items_on_btrfs_have_capacities(daemon: Daemon) -> None:
     assert loops_of(daemon) == []
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL_FORMATS)
 def test_a_pool_is_whole_on_another_host(make_daemon: MakeDaemon, format: str) -> None:
     one, other = make_daemon(), make_daemon()
     pool = define(one, "tank", format)
@@ -108,7 +109,7 @@ def test_a_pool_is_whole_on_another_host(make_daemon: MakeDaemon, format: str) -
     request(pool / "status", "stop")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ALL_FORMATS)
 def test_a_killed_daemon_s_mount_and_loop_device_are_found_again(daemon: Daemon, format: str) -> None:
     pool = define(daemon, "tank", format)
     request(pool / "status", "start build")

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from mount.control import request
+from support import zfs
 from support.daemon import Daemon
 from support.machine import loop_devices
 from support.needs import needs_fuse, needs_program, needs_root
 
 FORMATS = ("ext4", "xfs", "btrfs")
+#: For tests that are called with a `format`: those of this one get a zfs-fuse before they begin.
+ALL_FORMATS = (*FORMATS, pytest.param("zfs", marks=zfs.MARKS))
 NEEDS = ("blkid", "wipefs", *(f"mkfs.{name}" for name in FORMATS))
 MARKS = [needs_root, needs_fuse, needs_program(*NEEDS), pytest.mark.required]
 

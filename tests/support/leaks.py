@@ -22,7 +22,7 @@ import pytest
 
 from support import leftovers
 from support.leftovers import Leftover
-from support.machine import processes_with
+from support.machine import in_own_mount_namespace, processes_with
 from support.shell import run
 from support.wait import has_ended
 
@@ -110,7 +110,7 @@ def _left(current: TestRun) -> list[Leftover]:
     deadline = time.monotonic() + GRACE
     for process in processes_with(TOKEN_VARIABLE, current.token):
         has_ended(process.pid, timeout=max(0.0, deadline - time.monotonic()))
-    mounts_are_ours = _in_own_mount_namespace()
+    mounts_are_ours = in_own_mount_namespace()
     memory_is_ours = mounts_are_ours and _has_own_shared_memory()
     old = current.before
     return [
@@ -129,14 +129,6 @@ def _ours(
     """What is new among `found` and carries the run's token, or all that is new."""
     new = (Counter(found) - before).elements()
     return [leftover for leftover in new if all_of_them or current.token in leftover.sentence]
-
-
-def _in_own_mount_namespace() -> bool:
-    """Whether this process was put into a new mount namespace when it was started."""
-    try:
-        return os.readlink("/proc/self/ns/mnt") != os.readlink(f"/proc/{os.getppid()}/ns/mnt")
-    except OSError:  # a parent of another user
-        return False
 
 
 def _has_own_shared_memory() -> bool:

@@ -102,3 +102,11 @@ def _processes_with(setting: bytes) -> Iterator[Process]:
             continue
         if setting in environment.split(b"\0"):
             yield Process(int(directory.name), command.replace(b"\0", b" ").decode(errors="replace").strip())
+
+
+def in_own_mount_namespace() -> bool:
+    """Whether this process was put into a new mount namespace when it was started."""
+    try:
+        return os.readlink("/proc/self/ns/mnt") != os.readlink(f"/proc/{os.getppid()}/ns/mnt")
+    except OSError:  # a parent of another user
+        return False

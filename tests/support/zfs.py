@@ -1,0 +1,69 @@
+"""Pytest plugin: a zfs-fuse that is the run's own, for whichever test asks first.
+
+Its socket, its locks and its list of pools are in directories with fixed names, which are covered for the
+run: that is only done in a mount namespace in which nobody else lives.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.machine import in_own_mount_namespace
+from support.requirements import is_proof
+from support.shell import run
+from support.wait import eventually
+
+#: Where zfs-fuse keeps what there can be one of, and where fspoolfs mounts datasets for a moment.
+_PLACES = ("/run/zfs", "/run/lock/zfs", "/var/lib/zfs", "/run/fspoolfs")
+MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program("zfs-fuse"), pytest.mark.required]
+#: Seconds that it may take to end.
+_END = 10.0
+
+
+@pytest.fixture(scope="session")
+def zfs_fuse() -> Iterator[None]:
+    """A running zfs-fuse, whose pools end with it."""
+    if not in_own_mount_namespace():
+        reason = "zfs-fuse needs a mount namespace of the tests' own, which scripts/test makes"
+        if is_proof():
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        for place in map(Path, _PLACES):
+            place.mkdir(parents=True, exist_ok=True)
+            run("mount", "-t", "tmpfs", "fspoolfs-test", place)
+            stack.callback(run, "umount", "--lazy", place)
+        program = shutil.which("zfs-fuse")
+        assert program is not None, "the mark sees to it"
+        argv = [program, "--no-daemon", "--no-kstat-mount"]
+        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(_end, server)
+        eventually(
+            lambda: run("zpool", "list", check=False).returncode == 0, what="zfs-fuse answers requests"
+        )
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _format_is_usable(request: pytest.FixtureRequest) -> None:
+    """A test that is called with the format zfs needs no other word for what it needs."""
+    if getattr(request.node, "callspec", None) and request.node.callspec.params.get("format") == "zfs":
+        request.getfixturevalue("zfs_fuse")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """It ends by itself only without pools."""
+    for name in run("zpool", "list", "-H", "-o", "name", check=False).stdout.split():
+        run("zpool", "export", "-f", name, check=False)
+    server.terminate()
+    try:
+        server.wait(_END)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
