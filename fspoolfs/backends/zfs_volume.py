@@ -123,8 +123,8 @@ def _devices_of(name: str) -> str:
     return f"{HOLD}/.devices/{name}"
 
 
-def _export(name: str, *, force: bool = False) -> None:
-    zfs.export_pool(name, force=force)
+def _export(name: str, *, patient: bool = True) -> None:
+    zfs.export_pool(name, patient=patient)
     shutil.rmtree(_devices_of(name), ignore_errors=True)
 
 
@@ -331,7 +331,7 @@ class ZfsVolumeSource(ProvidedSource):
             if not name.endswith(f"-{definition.uuid}") or not _is_on(definition, name, provider):
                 continue
             try:
-                _export(name, force=force)
+                _export(name, patient=not force)
             except FspoolError as error:
                 if not force:
                     raise volume_mounts.busy(definition, place) from error

@@ -17,7 +17,7 @@ from fspoolfs.system import command
 #: Seconds that a command may take: a pool may have to be replayed or a dataset's blocks be freed.
 _TIMEOUT = 300.0
 #: Seconds for which "busy" is not believed, and between two attempts.
-_BUSY, _STEP = 5.0, 0.02
+_BUSY, _STEP = 2.0, 0.02
 #: What a dataset is told so that its pool writes everything down; the value means nothing.
 _FLUSH = "fspoolfs:flushed"
 
@@ -90,12 +90,12 @@ def import_pool(name: str, directory: str) -> None:
     _run("zpool", "import", "-o", "cachefile=none", "-d", directory, name)
 
 
-def export_pool(name: str, *, force: bool = False) -> None:
-    """Raises `StorageError` with EBUSY while something of it is mounted, with `force` at once."""
-    if force:
-        _run("zpool", "export", "-f", name)
-    else:
+def export_pool(name: str, *, patient: bool = True) -> None:
+    """Raises `StorageError` while something of it is mounted; where `patient`, not at once, and with EBUSY."""
+    if patient:
         _run_patiently("zpool", "export", name)
+    else:
+        _run("zpool", "export", name)
 
 
 def grows_online(magic: int) -> bool:
