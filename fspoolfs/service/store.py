@@ -162,6 +162,9 @@ class Store:
         """The pools whose storage was being deleted when the daemon ended."""
         return sorted(path.name for path in self._deleting.iterdir())
 
+    def is_being_deleted(self, name: str) -> bool:
+        return (self._deleting / name).exists()
+
     def begin_deletion(self, name: str) -> None:
         """Remember, until `end_deletion`, that the storage of pool `name` is being deleted."""
         atomic.write_file(str(self._deleting / name), b"")
