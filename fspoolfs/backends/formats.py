@@ -67,8 +67,11 @@ class Format:
     #: Undoes what checking it may have added to its root, each time that it is mounted.
     tidy: Callable[[HostRoot], None] = lambda root: None
     variants: tuple[tuple[str, ...], ...] = ((),)
-    #: Mount options, tried in this order while the kernel refuses them.
+    #: Mount options, tried in this order while the kernel refuses them; the last ones are for what was
+    #: made without quota.
     options: tuple[str, ...] = ("",)
+    #: Whether its superblock tells if it was made with quota: where not, no kernel takes the option.
+    tells_quota: bool = False
     #: What a person runs when it cannot be mounted, and the same without mending anything.
     check: str
     look: tuple[str, ...]
@@ -187,6 +190,7 @@ FORMATS = {
             # A kernel without project quota does not mount what is made for it.
             variants=(("-O", "quota,project"), ()),
             options=("prjquota", ""),
+            tells_quota=True,
             label="-L",
             uuid="-U {}",
             fresh=("-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"),

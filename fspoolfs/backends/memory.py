@@ -95,11 +95,12 @@ class _Gate:
 
 
 class MemoryLog:
-    """A file of a `MemoryTree` that is written in place."""
+    """A file of a `MemoryTree` that is written in place; `durable` if it is known to be, name and all."""
 
-    def __init__(self, tree: MemoryTree, path: str, interceptor: Interceptor) -> None:
+    def __init__(self, tree: MemoryTree, path: str, interceptor: Interceptor, *, durable: bool) -> None:
         self._tree = tree
         self._path = path
+        self._durable = durable
         self._inode = tree.inode(path)
         self._interceptor = _Gate(interceptor)
 
@@ -115,7 +116,11 @@ class MemoryLog:
     def sync(self) -> None:
         self._interceptor.enter("log_sync", self._path)
         with self._interceptor.change():
-            self._tree.sync_content(self._inode)
+            if self._durable:
+                self._tree.sync_content(self._inode)
+            else:
+                self._tree.sync_file(self._path)
+        self._durable = True
 
     def close(self) -> None:
         """Later calls fail with EBADF."""
@@ -309,12 +314,13 @@ class MemoryRoot:
             content = b""
             with change():
                 self.tree.make_file(path, mode=0o600)
-        if len(content) < size:
+        made = len(content) < size
+        if made:
             with change():
                 self.tree.fill(path, content.ljust(size, b"\0"))
-        with change():
-            self.tree.sync_file(path)
-        return MemoryLog(self.tree, path, self._interceptor)
+            with change():
+                self.tree.sync_file(path)
+        return MemoryLog(self.tree, path, self._interceptor, durable=made)
 
     def sync(self) -> None:
         self._interceptor.enter("sync", "")

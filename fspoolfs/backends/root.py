@@ -29,7 +29,7 @@ class LogFile(Protocol):
         """Write `data` at `offset`, inside the file's size; not durable before `sync`."""
 
     def sync(self) -> None:
-        """Make durable what was written (fdatasync(2))."""
+        """Make durable what was written (fdatasync(2)), also before the file was opened."""
 
     def close(self) -> None: ...
 
@@ -103,7 +103,10 @@ class RootDirectory(Protocol):
         """Walk a directory and count what it holds."""
 
     def open_log(self, path: str, *, size: int) -> LogFile:
-        """Open a log file of `size` bytes, allocated and zeroed durably when it is new."""
+        """Open a log file of `size` bytes, allocated and zeroed durably when it is new.
+
+        What was written to one that is there may not be durable before the first sync.
+        """
 
     def sync(self) -> None:
         """Make everything durable that was done before (syncfs(2))."""

@@ -143,7 +143,8 @@ class VolumeSource(ProvidedSource):
             places.make(definition)
         target = _open_target(definition, place)
         try:
-            mounted = mounts.mount_at(place)
+            table = mounts.mounts()
+            mounted = mounts.mount_at(place, table)
             if mounted is not None and volume_mounts.shows(mounted, device):
                 root = HostRoot.open(place)
                 if root.mount_id() == mounted.mount_id:
@@ -157,7 +158,7 @@ class VolumeSource(ProvidedSource):
                     f"pool {definition.name}: {mounted.source} is mounted at its target {place}; unmount it, "
                     "or give the pool another target"
                 )
-            volume_mounts.refuse_other_mounts(definition, device)
+            volume_mounts.refuse_other_mounts(definition, device, table)
             if os.listdir(place):
                 raise NotEmptyError(
                     f"pool {definition.name}: its target {place} holds files, which the volume would "

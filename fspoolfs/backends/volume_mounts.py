@@ -36,13 +36,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NAMED = 3
 
 
-def pools_mount(definition: PoolDefinition, provider: VolumeProvider, place: str) -> mounts.Mount | None:
-    """The mount at `place` if it is of the pool's own file system.
+def pools_mount(
+    definition: PoolDefinition,
+    provider: VolumeProvider,
+    place: str,
+    table: Sequence[mounts.Mount] | None = None,
+) -> mounts.Mount | None:
+    """The mount at `place` if it is of the pool's own file system; `table` is what was just read.
 
     Where its device cannot be read any more, whether it is the pool's volume has to do: a pool whose
     disk has failed can be let go.
     """
-    found = mounts.mount_at(place)
+    found = mounts.mount_at(place, table)
     return found if found is not None and _is_pools(definition, provider, found) else None
 
 
@@ -58,12 +63,13 @@ def _is_pools(definition: PoolDefinition, provider: VolumeProvider, mount: mount
     return uuid == definition.uuid
 
 
-def refuse_covered(definition: PoolDefinition, provider: VolumeProvider, place: str) -> None:
+def refuse_covered(
+    definition: PoolDefinition, provider: VolumeProvider, place: str, table: Sequence[mounts.Mount]
+) -> None:
     """Raise `BusyError` when the pool's file system is mounted at `place`, out of sight below another mount.
 
     Nobody can unmount it there before that one is gone, and its volume is in use for as long.
     """
-    table = mounts.mounts()
     seen = mounts.containing(table, place)
     for mount in table:
         if mount.target != os.path.normpath(place) or seen is None or mount.mount_id == seen.mount_id:
@@ -85,8 +91,12 @@ def _uuid_on(path: str) -> UUID | None:
 
 
 def shows(mount: mounts.Mount, device: Device) -> bool:
-    """Whether a mount is of the file system on `device`; btrfs has numbers of its own."""
-    number = device.number
+    """Whether a mount is of the file system on `device`."""
+    return _shows(mount, device.number)
+
+
+def _shows(mount: mounts.Mount, number: int) -> bool:
+    """The same by the device's number; mounts of btrfs have numbers of their own."""
     if mount.device == f"{os.major(number)}:{os.minor(number)}":
         return True
     try:
@@ -96,13 +106,17 @@ def shows(mount: mounts.Mount, device: Device) -> bool:
     return info is not None and stat.S_ISBLK(info.st_mode) and info.st_rdev == number
 
 
-def refuse_other_mounts(definition: PoolDefinition, device: Device) -> None:
+def refuse_other_mounts(
+    definition: PoolDefinition, device: Device, table: Sequence[mounts.Mount] | None = None
+) -> None:
     """Raise `BusyError` when the file system on `device` is mounted as a whole somewhere.
 
-    Parts of it do not count: containers keep items mounted when their pool was destroyed.
+    Parts of it do not count: containers keep items mounted when their pool was destroyed. `table` is
+    what was just read.
     """
-    for mount in mounts.mounts():
-        if mount.root == "/" and shows(mount, device):
+    number = device.number
+    for mount in mounts.mounts() if table is None else table:
+        if mount.root == "/" and _shows(mount, number):
             raise BusyError(
                 f"pool {definition.name}: {device.origin} is mounted at {mount.target} already; unmount it "
                 "there, since nothing else may write to a pool's volume"
@@ -184,7 +198,9 @@ def mend(definition: PoolDefinition, format: Format, device: Device) -> None:
 def _mount_detached(definition: PoolDefinition, format: Format, device: Device) -> int:
     """With the options of the format, as far as the kernel takes them, and of the definition."""
     given = definition.source.options or ""
-    for last, own in enumerate(format.options, start=1 - len(format.options)):
+    found = superblocks.read(device.fd) if format.tells_quota else None
+    options = format.options if found is None or found.wants_quota else format.options[-1:]
+    for last, own in enumerate(options, start=1 - len(options)):
         try:
             return mounting.mount_detached(device.path, format.name, ",".join(filter(None, (own, given))))
         except OSError as error:
@@ -226,9 +242,10 @@ def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *,
     uses it in a mount namespace of his own does not keep it from being unmounted here, only its device
     from being free.
     """
-    refuse_covered(definition, provider, place)
-    device = ""
-    while (mount := pools_mount(definition, provider, place)) is not None:
+    table = mounts.mounts()
+    refuse_covered(definition, provider, place, table)
+    device, mount = "", pools_mount(definition, provider, place, table)
+    while mount is not None:
         device = mount.source
         try:
             if force:
@@ -241,6 +258,7 @@ def unmount(definition: PoolDefinition, provider: VolumeProvider, place: str, *,
             if error.errno == errno.EBUSY:
                 raise busy(definition, place) from None
             raise
+        mount = pools_mount(definition, provider, place)
     if device and not force and _is_left_taken(device) and (found := _holders(place)):
         raise _busy(definition, place, found)
 

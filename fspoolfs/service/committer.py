@@ -81,6 +81,7 @@ class Committer:
         self._left: dict[str, tuple[UUID, int]] = {}
         self._closed = trio.Event()
         self._closing_error: Exception | None = None
+        self._closed_idle = False
         #: Why nothing more can be carried out, once an undo or the journal has failed.
         self.broken: FspoolError | None = None
 
@@ -98,12 +99,25 @@ class Committer:
 
         Raises what the storage answered. Blocks as long as the storage does: bound it outside.
         """
-        with self._starting:
-            self._queue.put(None)
-            self._ensure_thread()
+        if not self._closed_idle:
+            with self._starting:
+                self._queue.put(None)
+                self._ensure_thread()
         await self._closed.wait()
         if self._closing_error is not None:
             raise self._closing_error
+
+    def close_idle(self) -> None:
+        """Do what `close` does in the calling thread, if there is none at work; blocks.
+
+        `close` has only to be waited for then.
+        """
+        with self._starting:
+            if self._thread is not None:
+                return
+            self._thread = threading.current_thread()  # so that no other one begins
+            self._closed_idle = True
+        self._finish()
 
     def abandon(self) -> None:
         """Give up storage that does not answer: what its thread still does from now on fails."""

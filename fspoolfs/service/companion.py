@@ -10,7 +10,7 @@ from fspoolfs.errors import FspoolError, StorageError
 from fspoolfs.model.states import PoolState
 from fspoolfs.service import opening
 from fspoolfs.service.context import Context
-from fspoolfs.service.objects import Attached, Pool
+from fspoolfs.service.objects import Attached, Item, Pool
 from fspoolfs.service.sweeper import expire, sweep
 from fspoolfs.service.trash import Trash
 from fspoolfs.service.watching import Watcher
@@ -96,15 +96,31 @@ class Companion:
             pool.error = pool.problem = trouble
             self._context.set_state(pool, PoolState.FAILED)
 
-    async def save_index(self, pool: Pool, attached: Attached) -> None:
-        """Spare the next start what this one had to parse."""
+    async def leave(self, pool: Pool, attached: Attached) -> None:
+        """Spare the next start what this one had to parse, and close what nobody uses any more.
+
+        One change of threads for both. Work that the committer still has is left to it.
+        """
         items = list(pool.items.values())
+
+        def work() -> None:
+            if attached.committer.broken is None:
+                self._save_index(pool, attached, items)
+            attached.committer.close_idle()
+
+        await trio.to_thread.run_sync(work, limiter=pool.limiter, abandon_on_cancel=True)
+
+    def _save_index(self, pool: Pool, attached: Attached, items: list[Item]) -> None:
         try:
-            await trio.to_thread.run_sync(
-                opening.save_index, attached, items, limiter=pool.limiter, abandon_on_cancel=True
-            )
+            opening.save_index(attached, items)
         except OSError as error:
             log.warning("pool %s: no index is left for the next start: %s", pool.name, error)
 
+    async def _save_index_now(self, pool: Pool, attached: Attached) -> None:
+        items = list(pool.items.values())
+        await trio.to_thread.run_sync(
+            self._save_index, pool, attached, items, limiter=pool.limiter, abandon_on_cancel=True
+        )
+
     def save_index_soon(self, pool: Pool, attached: Attached) -> None:
-        self._nursery.start_soon(self.save_index, pool, attached)
+        self._nursery.start_soon(self._save_index_now, pool, attached)

@@ -21,6 +21,8 @@ from fspoolfs.progress import Progress
 #: The layout of `.fspool/` that this version reads and writes.
 FORMAT = 1
 _LIMIT = 64 << 10
+#: What opening a directory answers where there is none, or something else.
+_NO_DIRECTORY = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,13 @@ def _encode(identity: Identity) -> bytes:
 
 
 def _make_directories(root: RootDirectory) -> None:
+    try:
+        _trust_directories(root)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY:
+            raise
+    else:
+        return
     made = False
     for path in (layout.OWN, *layout.DIRECTORIES):
         try:
@@ -121,5 +130,9 @@ def _make_directories(root: RootDirectory) -> None:
                 )
     if made:
         root.sync()
+    _trust_directories(root)
+
+
+def _trust_directories(root: RootDirectory) -> None:
     for path in layout.DIRECTORIES:
         root.trust(path)

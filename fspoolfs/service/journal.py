@@ -25,8 +25,9 @@ from fspoolfs.errors import TooLargeError
 SEGMENT = 2 << 20
 _MAGIC = b"fspool1"
 _MAX_HEADER = 96
-#: Bytes of a segment that are read at first: most hold few records when a pool is started.
-_FIRST = 64 << 10
+#: Bytes of a segment that are read at first, and how many times as many after that: most hold few
+#: records when a pool is started.
+_FIRST, _MORE = 4 << 10, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,13 @@ def _frames(segment: bytes) -> list[_Frame]:
 
 def _frames_in(log: LogFile, start: int, size: int) -> list[_Frame]:
     """The same of a segment in its file, of which no more is read than has to be."""
-    data = log.read(start, min(_FIRST, size))
+    length = min(_FIRST, size)
+    data = log.read(start, length)
     frames = _frames(data)
-    if len(data) < size and _may_go_on(data, frames[-1].end if frames else 0):
-        frames = _frames(log.read(start, size))
+    while length < size and _may_go_on(data, frames[-1].end if frames else 0):
+        length = min(length * _MORE, size)
+        data = log.read(start, length)
+        frames = _frames(data)
     return frames
 
 

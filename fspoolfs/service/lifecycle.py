@@ -11,9 +11,8 @@ from types import MappingProxyType
 import trio
 
 from fspoolfs.backends.registry import Registry
-from fspoolfs.backends.source import BuildMode, Source, Unmounting
+from fspoolfs.backends.source import BuildMode, Unmounting
 from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
-from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import MountUse
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
 from fspoolfs.progress import Progress
@@ -232,17 +231,19 @@ class Lifecycle:
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
         mounts = isinstance(self._registry.source_for(definition), Unmounting)
 
-        def open_known(progress: Progress) -> opening.Opened:
+        def open_known(progress: Progress) -> tuple[opening.Opened, bool]:
+            """What was found, and whether the host remembers all of this start already."""
             known = self._store.was_started(pool.name, pool.target)
             announced = mounts and self._store.announce_start(pool.name)
             try:
-                return opening.open_pool(definition, self._registry, token, progress, known=known)
+                opened = opening.open_pool(definition, self._registry, token, progress, known=known)
             except (OSError, FspoolError):
                 if announced:
                     self._store.set_active(pool.name, active=False)
                 raise
+            return opened, known and mounts and not self._store.is_being_deleted(pool.name)
 
-        opened = await self._context.in_thread(pool, open_known, job.progress)
+        opened, remembered = await self._context.in_thread(pool, open_known, job.progress)
         pool.attached = opened.attached
         pool.space = opened.space
         for item in opened.items:
@@ -254,7 +255,8 @@ class Lifecycle:
             await self._context.in_thread(
                 pool, lambda progress: self._exposure.expose(pool.name, opened.attached), job.progress
             )
-        await trio.to_thread.run_sync(self._remember_start, pool)
+        if not remembered:
+            await trio.to_thread.run_sync(self._remember_start, pool)
         if opened.rubbish:
             opened.attached.rubbish.set()
         if opened.parsed > MANY:
@@ -278,7 +280,7 @@ class Lifecycle:
         attached = pool.attached
 
         def look(progress: Progress) -> list[MountUse]:
-            return usage.of_pool(self._context.finder.uses(attached.root.path))
+            return usage.of_pool(self._context.finder.uses(attached.root.path, once=True))
 
         try:
             mounted = await self._context.in_thread(pool, look, job.progress)
@@ -306,26 +308,25 @@ class Lifecycle:
         if attached is not None:
             await self._close(pool, attached, force=force)
             pool.forget()
-            await self._withdraw(pool)
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
-            await self._detach(attached.source, definition, force=force)
-        else:
-            # A stop before this one that the storage has refused may have left it attached.
-            await self._withdraw(pool)
-            with suppress(UnsupportedError):
-                await self._detach(self._registry.source_for(definition), definition, force=force)
-        await trio.to_thread.run_sync(lambda: self._store.set_active(pool.name, active=False))
-        await self._pools.bring_pending_into_force(pool)
 
-    async def _withdraw(self, pool: Pool) -> None:
-        await trio.to_thread.run_sync(self._exposure.withdraw, pool.name, abandon_on_cancel=True)
-
-    async def _detach(self, source: Source, definition: PoolDefinition, *, force: bool) -> None:
         def detach() -> None:
-            self._context.finder.forget()
-            source.detach(definition, force=force)
+            if attached is not None:
+                attached.source.detach(definition, force=force)
+                return
+            # A stop before this one that the storage has refused may have left it attached.
+            with suppress(UnsupportedError):
+                self._registry.source_for(definition).detach(definition, force=force)
 
-        await trio.to_thread.run_sync(detach, abandon_on_cancel=True)
+        def let_go() -> None:
+            """All in one thread: to change it would take as long as most of these."""
+            self._exposure.withdraw(pool.name)
+            self._context.finder.forget()
+            detach()
+            self._store.set_active(pool.name, active=False)
+
+        await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)
+        await self._pools.bring_pending_into_force(pool)
 
     async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
         """End all work on the root and leave it synced."""
@@ -335,15 +336,18 @@ class Lifecycle:
                 item.job.progress.cancel()
         answered = False
         with trio.move_on_after(self._context.grace):
-            if attached.committer.broken is None:
-                await self._companion.save_index(pool, attached)
+            await self._companion.leave(pool, attached)
             try:
                 await attached.committer.close()
             except StorageError as error:
                 if not force:
                     log.warning("pool %s: %s", pool.name, error)
             for _ in range(THREADS_PER_POOL):
-                await attached.limiter.acquire_on_behalf_of(object())
+                borrower = object()
+                try:  # without a turn of the event loop each
+                    attached.limiter.acquire_on_behalf_of_nowait(borrower)
+                except trio.WouldBlock:
+                    await attached.limiter.acquire_on_behalf_of(borrower)
             answered = True
         if not answered:
             # Threads that come back from the storage find the journal and the root closed.

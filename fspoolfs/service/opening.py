@@ -127,6 +127,9 @@ def _recovered_journal(
     """The journal, and what became of items that could not be recovered whole."""
     journal = Journal.open(root)
     try:
+        if any(record.payload for record in journal.pending):
+            # A daemon that was killed has written these, and the replay is not to outlive them half-way.
+            journal.sync()
         troubles = recovery.recover(root, filesystem, journal.pending)
     except BaseException:
         journal.abandon()

@@ -2,7 +2,8 @@
 
 A marker is a file called like the pool in one of `autostart/`, `active/`, `started/` and `deleting/`.
 
-Small files, each written whole and synced. Methods block; they are called from worker threads.
+Small files, each written whole, and synced unless they are of `active/`. Methods block; they are
+called from worker threads.
 """
 
 from __future__ import annotations
@@ -113,11 +114,15 @@ class Store:
             _remove(self._autostart / name)
 
     def set_active(self, name: str, *, active: bool) -> None:
-        """Remember that the pool was started, for as long as this host is not booted again."""
+        """Remember that the pool was started, for as long as this host is not booted again.
+
+        Never synced: what a daemon that is killed has written is seen by the next one, and after a power
+        cut, whatever of it is on the disk, the number of the boot is another.
+        """
         if active:
             self.announce_start(name)
         else:
-            _remove(self._active / name)
+            (self._active / name).unlink(missing_ok=True)
 
     def announce_start(self, name: str) -> bool:
         """As `set_active`, before a start that attaches; False when the pool was left active anyway.
@@ -127,7 +132,7 @@ class Store:
         boot = _boot_id()
         if self._is_left_active(name, boot):
             return False
-        atomic.write_file(str(self._active / name), boot)
+        atomic.write_file(str(self._active / name), boot, durable=False)
         return True
 
     def was_started(self, name: str, target: str) -> bool:
@@ -156,6 +161,9 @@ class Store:
     def deletions(self) -> list[str]:
         """The pools whose storage was being deleted when the daemon ended."""
         return sorted(path.name for path in self._deleting.iterdir())
+
+    def is_being_deleted(self, name: str) -> bool:
+        return (self._deleting / name).exists()
 
     def begin_deletion(self, name: str) -> None:
         """Remember, until `end_deletion`, that the storage of pool `name` is being deleted."""

@@ -14,8 +14,11 @@ from fspoolfs.model.infos import MountUse
 class UseFinder(Protocol):
     """Finds mounts of a directory tree; `fspoolfs.system.namespaces.MountWatch` is the real one."""
 
-    def uses(self, root_path: str) -> list[MountUse]:
-        """Every mount that shows the directory `root_path` or something in it. Blocks shortly."""
+    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
+        """Every mount that shows the directory `root_path` or something in it. Blocks shortly.
+
+        `once` spares what would only help another look soon after.
+        """
 
     def forget(self) -> None:
         """Let go of what is kept between two looks: it could keep alive what is being unmounted."""
@@ -24,7 +27,7 @@ class UseFinder(Protocol):
 class NoUses:
     """For roots that exist in no file system, such as the simulator's."""
 
-    def uses(self, root_path: str) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
         return []
 
     def forget(self) -> None:

@@ -20,11 +20,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PID_SIZE = 32
 
 
-def write_file(path: str, data: bytes, mode: int = 0o600, *, temporary: str = "") -> None:
+def write_file(
+    path: str, data: bytes, mode: int = 0o600, *, durable: bool = True, temporary: str = ""
+) -> None:
     """Create or replace `path` with `data`, durably. Raises `OSError`; then the old file stands.
 
     A crash may leave a file beside it: of a random name, or called `temporary`, where nobody else
-    writes one of that name.
+    writes one of that name. What is not `durable` is whole as long as the host runs.
     """
     directory, name = os.path.split(path)
     dir_fd = os.open(directory, _DIRECTORY)
@@ -32,7 +34,7 @@ def write_file(path: str, data: bytes, mode: int = 0o600, *, temporary: str = ""
         if temporary:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=dir_fd)
-        files.replace_file(dir_fd, name, data, mode=mode, durable=True, temporary=temporary)
+        files.replace_file(dir_fd, name, data, mode=mode, durable=durable, temporary=temporary)
     finally:
         os.close(dir_fd)
 

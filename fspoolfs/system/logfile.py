@@ -33,30 +33,34 @@ def _lock(fd: int) -> None:
 class HostLog:
     """An open log file; keeps `fspoolfs.backends.root.LogFile`."""
 
-    def __init__(self, descriptor: Descriptor, size: int) -> None:
+    def __init__(self, descriptor: Descriptor, size: int, directory: Descriptor | None = None) -> None:
+        """`directory` is the one to sync with the file the first time, if it may be new to the disk."""
         self._descriptor = descriptor
         self._size = size
+        self._directory = directory
 
     @classmethod
     def open(cls, dir_fd: int, name: str, *, size: int) -> HostLog:
         """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
 
         New space is written with zeros, since space that is only allocated (fallocate(2)) has its
-        first write recorded in the file system's journal. A longer file stays as it is. Raises
+        first write recorded in the file system's journal. A longer file stays as it is. One that has
+        its size is not synced before the first `sync`: whoever gave it that may have been killed before
+        he did so himself, but as long as nothing is written nobody relies on it. Raises
         `BusyError` while somebody else has it open: two programs would write over each other.
         """
         descriptor = Descriptor(os.open(name, _OPEN, 0o600, dir_fd=dir_fd))
         fd = descriptor.fd
         _lock(fd)
         present = files.require_regular(fd, name).st_size
-        if present < size:
-            os.posix_fallocate(fd, present, size - present)
-            for offset in range(present, size, _PIECE):
-                files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
-        # Also when it has its size: whoever gave it may have been killed before he synced it.
+        if present >= size:
+            return cls(descriptor, present, Descriptor(os.dup(dir_fd)))
+        os.posix_fallocate(fd, present, size - present)
+        for offset in range(present, size, _PIECE):
+            files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
         os.fsync(fd)
         os.fsync(dir_fd)
-        return cls(descriptor, max(present, size))
+        return cls(descriptor, size)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; fewer only at the end of the file."""
@@ -75,9 +79,17 @@ class HostLog:
         files.write_all(self._descriptor.fd, data, offset)
 
     def sync(self) -> None:
-        """fdatasync(2)."""
-        os.fdatasync(self._descriptor.fd)
+        """fdatasync(2); the first time all that there is of the file, its name included."""
+        directory = self._directory
+        if directory is None:
+            os.fdatasync(self._descriptor.fd)
+            return
+        os.fsync(self._descriptor.fd)
+        os.fsync(directory.fd)
+        self._directory = None
 
     def close(self) -> None:
         """Let go of the file; later calls fail with EBADF or EINVAL."""
         self._descriptor.retire()
+        if (directory := self._directory) is not None:
+            directory.retire()

@@ -71,12 +71,13 @@ def unescape(field: bytes) -> str:
     return os.fsdecode(field)
 
 
-def mount_at(path: str) -> Mount | None:
+def mount_at(path: str, table: Sequence[Mount] | None = None) -> Mount | None:
     """The mount that is seen at `path`, or `None` when nothing is mounted exactly there.
 
-    `path` is absolute, without symbolic links; nothing is touched on the file system.
+    `path` is absolute, without symbolic links; nothing is touched on the file system. `table` is what
+    `mounts` has just told.
     """
-    found = containing(mounts(), path)
+    found = containing(mounts() if table is None else table, path)
     return found if found is not None and found.target == os.path.normpath(path) else None
 
 

@@ -37,13 +37,14 @@ class MountWatch:
         self._reaper: threading.Thread | None = None
         self._forgotten = threading.Event()
 
-    def uses(self, root_path: str) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
         """Every mount that shows the directory `root_path` or something in it, in any namespace.
 
         When a file system is attached at `root_path`, that mount and its copies in other namespaces
         do not count, but mounts of directories in it that were removed do, with `inside` empty.
         Names in the answer may hold any character but NUL. Blocks shortly. Raises `OSError` when
         `root_path` cannot be opened, `BusyError` when it is being mounted or moved at this moment.
+        `once`: who asks is about to `forget`, and what has to be read is not kept for the next look.
         """
         with self._lock:
             if self._is_current():
@@ -51,7 +52,7 @@ class MountWatch:
                 # That a process has ended shows nowhere: only a fresh reading may say "in use".
                 if found == []:
                     return found
-            found = self._scan().uses(root_path)
+            found = (MountTable.read() if once else self._scan()).uses(root_path)
         if found is None:
             raise BusyError(f"{root_path} is being mounted or moved; try again")
         return found

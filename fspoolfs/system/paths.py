@@ -256,7 +256,10 @@ class HostRoot:
             return measuring.measure(entry.dir_fd, entry.name, progress)
 
     def open_log(self, path: str, *, size: int) -> HostLog:
-        """Open a log file of `size` bytes, allocated and zeroed durably when it is new."""
+        """Open a log file of `size` bytes, allocated and zeroed durably when it is new.
+
+        What was written to one that is there may not be durable before the first sync.
+        """
         with self._entry(path, syncable=True) as entry:
             return HostLog.open(entry.dir_fd, entry.name, size=size)
 

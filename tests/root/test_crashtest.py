@@ -108,14 +108,14 @@ sys.exit(program.main(sys.argv[1:]))
 def test_an_operation_that_is_torn_apart_is_a_violation_and_what_it_left_is_kept(place: Path) -> None:
     result = run(
         *("unshare", "--mount", "--propagation", "private", "--", sys.executable, "-c", TORN),
-        # The first change of the second request, and what comes after success.
+        # The end of the first request, whose record is durable, and what comes after success.
         *("--every", "6", "--seed", "5", "--dir", place),
         env={"PYTHONPATH": f"{PROJECT / 'scripts'}:{PROJECT / 'tests'}"},
         check=False,
         timeout=LIMIT,
     )
     assert result.returncode == 1, result.stdout + result.stderr
-    assert re.search(r"^torn +10 +2 +1 +0 +0 +1 ", result.stdout, re.MULTILINE), result.stdout
+    assert re.search(r"^torn +11 +2 +1 +0 +0 +1 ", result.stdout, re.MULTILINE), result.stdout
     assert "0 steps had returned success" in result.stdout
     assert "+item a " in result.stdout
     kept = re.search(r"^violations: what each left is in (.*)$", result.stdout, re.MULTILINE)

@@ -306,6 +306,27 @@ async def test_closing_carries_out_what_waits_and_leaves_nothing_to_replay() -> 
     assert set(bench.journalled()) <= {b""}
 
 
+async def test_an_idle_committer_is_closed_without_a_thread() -> None:
+    bench = Bench()
+    await trio.to_thread.run_sync(bench.committer.close_idle)
+    with trio.fail_after(LIMIT):
+        await bench.committer.close()
+    assert bench.journalled() == []
+    assert not any(thread.name.startswith("commit-") for thread in threading.enumerate())
+
+
+async def test_one_at_work_is_not_closed_before_it_is_done() -> None:
+    bench = Bench()
+    change = bench.recorded("one")
+    bench.committer.submit(change)
+    await trio.to_thread.run_sync(bench.committer.close_idle)
+    with trio.fail_after(LIMIT):
+        await bench.committer.close()
+    await bench.done(change)
+    assert change.error is None
+    assert set(bench.journalled()) <= {b""}
+
+
 @pytest.mark.parametrize("call", ["sync", "log_sync", "log_write"])
 async def test_closing_tells_what_the_storage_answered(call: str) -> None:
     bench = Bench()

@@ -62,7 +62,7 @@ def test_a_log_never_grows_by_writing(root: HostRoot) -> None:
         log.write(0, b"late")
 
 
-def test_a_log_is_durable_before_it_is_used_whoever_made_it(
+def test_a_log_is_durable_before_anything_in_it_is_whoever_made_it(
     root: HostRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[bool] = []
@@ -70,8 +70,14 @@ def test_a_log_is_durable_before_it_is_used_whoever_made_it(
     root.make_directory("own", mode=0o700)
     root.open_log("own/journal", size=100).close()
     assert synced == [False, True]
-    root.open_log("own/journal", size=100).close()
+    log = root.open_log("own/journal", size=100)
+    assert synced == [False, True]
+    log.write(0, b"record")
+    log.sync()
     assert synced == 2 * [False, True]
+    log.sync()
+    assert synced == 2 * [False, True]
+    log.close()
 
 
 def test_a_log_is_a_regular_file(base: Path) -> None:

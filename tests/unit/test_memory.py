@@ -210,6 +210,18 @@ def test_log_whose_making_was_interrupted_is_made_whole(tree: MemoryTree) -> Non
             assert found.power_cut().content("log").startswith(b"record")
 
 
+def test_first_sync_of_a_log_covers_what_was_written_before_it_was_opened(
+    tree: MemoryTree, root: MemoryRoot
+) -> None:
+    log = root.open_log("log", size=1024)
+    log.write(0, b"record")
+    log.close()
+    again = root.open_log("log", size=1024)
+    assert tree.power_cut().content("log") == bytes(1024)
+    again.sync()
+    assert tree.power_cut().content("log").startswith(b"record")
+
+
 def test_syncing_one_log_leaves_the_others_dirty(tree: MemoryTree, root: MemoryRoot) -> None:
     one, other = root.open_log("one", size=512), root.open_log("other", size=512)
     one.write(0, b"x")
