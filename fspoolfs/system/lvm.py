@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,14 +150,19 @@ def _group(row: dict[str, str]) -> VolumeGroup:
 # -- changes --------------------------------------------------------------------------------------
 
 
-def create(group: str, name: str, size: int, *, tag: str) -> None:
-    """Make a volume, and remove what signatures an older one has left in its place."""
+def create(group: str, name: str, size: int, *, tag: str, inherited: Collection[int] = ()) -> None:
+    """Make a volume, and remove what signatures an older one has left in its place.
+
+    The program has the descriptors `inherited`: see `command.run`.
+    """
     wipe = ("--wipesignatures", "y", "--zero", "y")
-    _change(["lvcreate", "--yes", *wipe, "--addtag", tag, "--size", f"{size}b", "--name", name, group])
+    argv = ["lvcreate", "--yes", *wipe, "--addtag", tag, "--size", f"{size}b", "--name", name, group]
+    _change(argv, inherited=inherited)
 
 
-def retag(group: str, name: str, *, old: str, new: str) -> None:
-    _change(["lvchange", "--deltag", old, "--addtag", new, f"{group}/{name}"])
+def rename(group: str, old: str, new: str, *, inherited: Collection[int] = ()) -> None:
+    """Raises `StorageError` where there is a volume of the new name."""
+    _change(["lvrename", group, old, new], inherited=inherited)
 
 
 def activate(group: str, name: str) -> None:
@@ -186,5 +191,5 @@ def remove(group: str, name: str) -> None:
     _change(["lvremove", "--yes", f"{group}/{name}"])
 
 
-def _change(argv: Sequence[str]) -> None:
-    command.run(argv, timeout=_TIMEOUT)
+def _change(argv: Sequence[str], *, inherited: Collection[int] = ()) -> None:
+    command.run(argv, timeout=_TIMEOUT, inherited=inherited)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from fspoolfs.backends.volumes import lvm as provider
 from fspoolfs.backends.volumes.device import Devices
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
-from fspoolfs.errors import FspoolError, InvalidError, NotFoundError, StorageError
+from fspoolfs.errors import BusyError, FspoolError, InvalidError, NotFoundError, StorageError
 from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
 from fspoolfs.system import command, lvm
 from fspoolfs.system.command import Output
@@ -31,6 +36,8 @@ VOLUMES = b"""{"report": [{"lv": [
   {"vg_name": "vg0", "lv_name": "tp", "lv_path": "", "lv_size": "4000",
    "lv_tags": "", "lv_active": "active", "pool_lv": "", "data_percent": "12.50"}
 ]}]}"""
+#: What the pool's volume is called while it is made.
+NEW = "fspoolfs.new.00000000000000000000000000000001"
 NO_VOLUMES = b'{"report": [{"lv": []}]}'
 GROUPS = b'{"report": [{"vg": [{"vg_name": "vg0", "vg_free": "1000", "vg_extent_size": "4"}]}]}'
 NO_GROUPS = b'{"report": [{"vg": []}]}'
@@ -43,18 +50,21 @@ class Programs:
         self.reports = {"lvs": VOLUMES, "vgs": GROUPS}
         self.changes: list[str] = []
         self.statuses: list[int] = []
+        self.inherited: list[object] = []
 
     def run(self, argv: list[str], **more: object) -> Output:
         if argv[0] in self.reports:
             return Output(self.reports[argv[0]], b"", 0)
         self.changes.append(" ".join(argv))
+        self.inherited.append(more.get("inherited"))
         return Output(b"", b"", self.statuses.pop(0) if self.statuses else 0)
 
 
 @pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Programs:
     made = Programs()
     monkeypatch.setattr(command, "run", made.run)
+    monkeypatch.setattr(provider, "_LOCK", f"{tmp_path}/{{}}.lock")
     return made
 
 
@@ -114,33 +124,70 @@ def test_how_full_a_snapshot_is_says_nothing_of_what_it_takes(programs: Programs
     assert lvm.volumes()[0].used == 1.0
 
 
-def test_a_volume_is_made_as_new_and_then_as_made(programs: Programs) -> None:
+def test_a_volume_gets_its_name_when_it_is_made(programs: Programs) -> None:
     programs.reports["lvs"] = NO_VOLUMES
     with pytest.raises(StorageError, match="has 1000 bytes free, and 1073741824 are needed"):
         LogicalVolumes().create(POOL)
-    with pytest.raises(InvalidError, match="how large"):
+    with pytest.raises(InvalidError, match="nothing says how large"):
         LogicalVolumes().create(replace(POOL, capacity=None))
     assert programs.changes == []
     assert LogicalVolumes().create(replace(POOL, capacity=1000)) is True
-    created, tagged = programs.changes
-    assert created.startswith("lvcreate --yes --wipesignatures y --zero y --addtag fspoolfs.new.0000")
-    assert created.endswith("--size 1000b --name data vg0")
-    assert "--deltag fspoolfs.new." in tagged
-    assert "--addtag fspoolfs.made." in tagged
+    created, renamed = programs.changes
+    assert created.startswith("lvcreate --yes --wipesignatures y --zero y --addtag fspoolfs.made.00000000-")
+    assert created.endswith(f"--size 1000b --name {NEW} vg0")
+    assert renamed == f"lvrename vg0 {NEW} data"
+    assert all(programs.inherited), "a program that outlives the daemon has the lock"
 
 
 def test_a_volume_that_is_there_is_used_and_only_removed_if_it_was_made_here(programs: Programs) -> None:
     volumes = LogicalVolumes()
     assert volumes.create(POOL) is False
-    volumes.remove(named("vg0", "data"))
+    volumes.remove(replace(POOL, uuid=UUID(int=7)))
     assert programs.changes == ["lvremove --yes vg0/data"]
     programs.changes.clear()
     programs.reports["lvs"] = VOLUMES.replace(b"fspoolfs.made.", b"fspoolfs.other.")
     volumes.remove(POOL)
     assert programs.changes == []
-    programs.reports["lvs"] = VOLUMES.replace(b"fspoolfs.made.", b"fspoolfs.new.")
-    assert volumes.create(replace(POOL, capacity=1000)) is True, "one that was half made is made anew"
-    assert programs.changes[0] == "lvremove --yes vg0/data"
+
+
+@pytest.mark.parametrize("whose", [1, 7])
+def test_what_was_never_finished_is_removed_by_whoever_comes_next(programs: Programs, whose: int) -> None:
+    volumes, pool = LogicalVolumes(), replace(POOL, capacity=1000, uuid=UUID(int=whose))
+    programs.reports["lvs"] = VOLUMES.replace(b'"data"', f'"{NEW}"'.encode())
+    assert volumes.create(pool) is True
+    assert [change.split()[0] for change in programs.changes] == ["lvremove", "lvcreate", "lvrename"]
+    programs.changes.clear()
+    volumes.remove(pool)
+    assert programs.changes == [f"lvremove --yes vg0/{NEW}"]
+
+
+def test_only_what_was_made_here_counts_as_never_finished(programs: Programs) -> None:
+    programs.reports["lvs"] = VOLUMES.replace(b'"data"', f'"{NEW}"'.encode()).replace(b"made.", b"other.")
+    LogicalVolumes().remove(POOL)
+    assert programs.changes == []
+
+
+def test_what_is_in_the_way_of_growing_is_removed(programs: Programs) -> None:
+    rows = json.loads(VOLUMES)["report"][0]["lv"]
+    rows.append({**rows[0], "lv_name": NEW})
+    programs.reports["lvs"] = json.dumps({"report": [{"lv": rows}]}).encode()
+    with pytest.raises(StorageError, match="has 1000 bytes free"):  # by the same report as before
+        LogicalVolumes().grow(POOL, 2 << 30)
+    assert programs.changes == [f"lvremove --yes vg0/{NEW}"]
+
+
+def test_what_is_being_made_is_left_alone(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.reports["lvs"] = VOLUMES.replace(b'"data"', f'"{NEW}"'.encode())
+    monkeypatch.setattr(provider, "_PATIENCE", 0.0)
+    lock = os.open(provider._LOCK.format("vg0"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    for act in (LogicalVolumes().create, LogicalVolumes().remove):
+        with pytest.raises(BusyError, match="is being made or removed in volume group vg0"):
+            act(POOL)
+    assert programs.changes == []
+    os.close(lock)
+    LogicalVolumes().remove(POOL)
+    assert programs.changes == [f"lvremove --yes vg0/{NEW}"]
 
 
 def test_volumes_grow_and_shrink_by_whole_extents(programs: Programs) -> None:
