@@ -30,11 +30,17 @@ POOL = PoolDefinition(
 VOLUMES = b"""{"report": [{"lv": [
   {"vg_name": "vg0", "lv_name": "data", "lv_path": "/dev/vg0/data", "lv_size": "1073741824",
    "lv_tags": "one,fspoolfs.made.00000000-0000-0000-0000-000000000001", "lv_active": "active",
-   "pool_lv": "", "data_percent": ""},
+   "lv_layout": "linear", "pool_lv": "", "data_percent": ""},
   {"vg_name": "vg0", "lv_name": "thin", "lv_path": "/dev/vg0/thin", "lv_size": "2000",
-   "lv_tags": "", "lv_active": "", "pool_lv": "tp", "data_percent": "25.00"},
+   "lv_tags": "", "lv_active": "active", "lv_layout": "thin,sparse", "pool_lv": "tp",
+   "data_percent": "25.00"},
   {"vg_name": "vg0", "lv_name": "tp", "lv_path": "", "lv_size": "4000",
-   "lv_tags": "", "lv_active": "active", "pool_lv": "", "data_percent": "12.50"}
+   "lv_tags": "", "lv_active": "active", "lv_layout": "thin,pool", "pool_lv": "", "data_percent": "12.50"},
+  {"vg_name": "vg0", "lv_name": "idle", "lv_path": "/dev/vg0/idle", "lv_size": "2000",
+   "lv_tags": "", "lv_active": "", "lv_layout": "thin,sparse", "pool_lv": "tp", "data_percent": ""},
+  {"vg_name": "vg0", "lv_name": "cached", "lv_path": "/dev/vg0/cached", "lv_size": "3000",
+   "lv_tags": "", "lv_active": "active", "lv_layout": "cache", "pool_lv": "[c_cpool]",
+   "data_percent": "5.00"}
 ]}]}"""
 #: What the pool's volume is called while it is made.
 NEW = "fspoolfs.new.00000000000000000000000000000001"
@@ -54,10 +60,19 @@ class Programs:
 
     def run(self, argv: list[str], **more: object) -> Output:
         if argv[0] in self.reports:
-            return Output(self.reports[argv[0]], b"", 0)
+            return Output(_selected(self.reports[argv[0]], argv[-1]), b"", 0)
         self.changes.append(" ".join(argv))
         self.inherited.append(more.get("inherited"))
         return Output(b"", b"", self.statuses.pop(0) if self.statuses else 0)
+
+
+def _selected(report: bytes, selection: str) -> bytes:
+    """A report of volumes with the one alone that is asked for by name, if one is."""
+    _, named, name = selection.partition('lv_name="')
+    if not named:
+        return report
+    rows = [row for row in json.loads(report)["report"][0]["lv"] if row["lv_name"] == name.rstrip('"')]
+    return json.dumps({"report": [{"lv": rows}]}).encode()
 
 
 @pytest.fixture
@@ -73,10 +88,12 @@ def named(group: str, volume: str) -> PoolDefinition:
 
 
 def test_a_report_tells_all_that_is_asked_of_a_volume(programs: Programs) -> None:
-    data, thin, _ = lvm.volumes()
+    data, thin, _, idle, cached = lvm.volumes()
     assert (data.size, data.active, data.pool, data.used) == (1 << 30, True, "", 1.0)
     assert "one" in data.tags
-    assert (thin.active, thin.tags, thin.pool, thin.used) == (False, frozenset(), "tp", 0.25)
+    assert (thin.active, thin.tags, thin.pool, thin.used) == (True, frozenset(), "tp", 0.25)
+    assert (idle.active, idle.pool, idle.used) == (False, "tp", None)
+    assert (cached.pool, cached.used) == ("", 1.0)
     assert lvm.volume_group("vg0") == lvm.VolumeGroup(name="vg0", free=1000, extent=4)
 
 
@@ -230,3 +247,16 @@ def test_a_thin_volume_lies_on_its_thin_pool(programs: Programs) -> None:
     assert thick is not None
     assert (thin.store, thin.size, thin.allocation, thin.available) == ("vg0/tp", 2000, 500, 3500)
     assert (thick.store, thick.size, thick.allocation, thick.available) == ("vg0", 1 << 30, 1 << 30, 1000)
+    assert volumes.backing(named("vg0", "idle")) is None, "nobody knows"
+
+
+def test_what_a_thin_pool_takes_that_is_not_active_is_not_known(programs: Programs) -> None:
+    programs.reports["lvs"] = VOLUMES.replace(b'"12.50"', b'""')
+    assert LogicalVolumes().backing(named("vg0", "thin")) is None
+
+
+def test_a_thin_volume_grows_without_room_in_its_group(programs: Programs) -> None:
+    LogicalVolumes().grow(named("vg0", "thin"), 1 << 40)
+    assert programs.changes == [f"lvextend --size {1 << 40}b vg0/thin"]
+    with pytest.raises(StorageError, match="has 1000 bytes free"):
+        LogicalVolumes().grow(named("vg0", "cached"), 1 << 40)

@@ -196,7 +196,10 @@ class LogicalVolumes:
 
 
 class _Reports:
-    """What volumes take of their groups, by one report for all that are asked for within a moment."""
+    """What volumes take of their groups, by one report for all that are asked for within a moment.
+
+    What is not active and thin takes what nobody knows then.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -211,15 +214,16 @@ class _Reports:
                 self._free = {one.name: one.free for one in lvm.volume_groups()}
                 self._time = time.monotonic()
             found = self._volumes.get((group, name))
-            if found is None:
+            if found is None or found.used is None:
                 return None
-            thin = self._volumes.get((group, found.pool)) if found.pool else None
-            free = self._free.get(group, 0) if thin is None else round(thin.size * (1 - thin.used))
+            store, free = group, self._free.get(group, 0)
+            if found.pool:
+                thin = self._volumes.get((group, found.pool))
+                if thin is None or thin.used is None:
+                    return None
+                store, free = f"{group}/{thin.name}", round(thin.size * (1 - thin.used))
         return Backing(
-            store=group if thin is None else f"{group}/{thin.name}",
-            size=found.size,
-            allocation=round(found.size * found.used),
-            available=free,
+            store=store, size=found.size, allocation=round(found.size * found.used), available=free
         )
 
 
