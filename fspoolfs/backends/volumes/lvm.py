@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from fspoolfs.backends.volumes import identities
 from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import BusyError, InvalidError, NotFoundError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
@@ -63,7 +64,7 @@ class LogicalVolumes:
                 )
 
     def identity(self, definition: PoolDefinition) -> str:
-        return identity_of(*_names(definition))
+        return identities.of_logical(*_names(definition))
 
     def place(self, definition: PoolDefinition) -> str:
         return "/dev/{}/{}".format(*_names(definition))
@@ -225,11 +226,6 @@ class _Reports:
         return Backing(
             store=store, size=found.size, allocation=round(found.size * found.used), available=free
         )
-
-
-def identity_of(group: str, name: str) -> str:
-    """What pools on one logical volume share, whichever way they name it."""
-    return f"volume:lvm {group}/{name}"
 
 
 def _names(definition: PoolDefinition) -> tuple[str, str]:
