@@ -6,7 +6,7 @@ Nothing here is undone; the guest is thrown away.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +53,13 @@ class Group:
         run("vgcreate", "--quiet", name, self._disk.path)
 
     def cut(self) -> None:
+        self._disk.cut()
+
+    def cut_after_a_write(self, is_working: Callable[[], bool]) -> None:
+        """The same when somebody who is at work has begun to write, or has ended without."""
+        before = self._disk.writes
+        while self._disk.writes == before and is_working():
+            pass
         self._disk.cut()
 
     def return_after_cut(self, mounted: Iterable[Path] = ()) -> None:
