@@ -118,6 +118,11 @@ def test_names_that_lvm_has_not_are_refused(name: str) -> None:
     LogicalVolumes().check(named("vg.0_+-", ".data"))
 
 
+def test_what_is_removed_after_a_crash_is_no_pools_volume() -> None:
+    with pytest.raises(InvalidError, match="is what a volume is called while it is made"):
+        LogicalVolumes().check(named("vg0", NEW))
+
+
 def test_one_volume_is_one_whichever_way_it_is_named() -> None:
     assert LogicalVolumes().identity(POOL) == LogicalVolumes().identity(replace(POOL, name="other"))
     assert LogicalVolumes().identity(POOL) != LogicalVolumes().identity(named("vg1", "data"))

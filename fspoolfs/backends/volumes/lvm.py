@@ -63,6 +63,12 @@ class LogicalVolumes:
                     "digits and + _ . - and does not begin with a hyphen"
                 )
 
+        if _names(definition)[1].startswith(_NEW):
+            raise InvalidError(
+                f"pool {definition.name}: {_names(definition)[1]!r} is what a volume is called while it is "
+                "made, and may be removed; name another"
+            )
+
     def identity(self, definition: PoolDefinition) -> str:
         return identities.of_logical(*_names(definition))
 
