@@ -241,6 +241,15 @@ def test_an_image_that_libvirt_has_as_well_is_one_volume(daemon: Daemon, host: H
     is_taken(daemon, "<pool name='images'/><volume name='tank'/>")
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_a_volume_is_one_volume_while_libvirt_is_away(daemon: Daemon, host: Host, built: bool) -> None:
+    pool = define(daemon, "tank", "ext4", source=source())
+    if built:
+        request(pool / "status", "build")
+    host.server.terminate()
+    is_taken(daemon, source())
+
+
 def test_libvirts_volume_is_one_with_its_device_and_in_another_of_its_pools(
     daemon: Daemon, host: Host, tmp_path: Path
 ) -> None:
