@@ -26,7 +26,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model import changes
-from fspoolfs.model.definitions import PoolDefinition, PoolType
+from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
 from fspoolfs.service import identity, placement, resizing
 from fspoolfs.service.access import Caller
@@ -300,7 +300,9 @@ class Pools:
                 continue
             if other.uuid == pool.uuid:
                 raise ExistsError(f"pool {pool.name}: uuid {pool.uuid} is pool {other.name}'s")
-            if other.identity and other.identity == pool.identity:
+            is_same = bool(other.identity) and other.identity == pool.identity
+            # One may have been looked at when the storage told more than the names.
+            if is_same or _names_same_volume(other.definition.source, pool.definition.source):
                 raise ExistsError(f"pool {pool.name}: its source is pool {other.name}'s already")
             mine, theirs = f"{pool.real_target}/", f"{other.real_target}/"
             if mine.startswith(theirs) or theirs.startswith(mine):
@@ -352,6 +354,17 @@ def _written_identity(definition: PoolDefinition) -> str:
         case PoolType.NETWORK:
             hosts = ",".join(f"{host.name}:{host.port or ''}" for host in source.hosts)
             return f"network:{source.format}:{hosts}:{source.directory}"
+
+
+def _names_same_volume(one: PoolSource, other: PoolSource) -> bool:
+    if one.volume is None and one.device is None:
+        return False
+    return (
+        one.volume == other.volume
+        and one.pool == other.pool
+        and one.provider == other.provider
+        and one.device == other.device
+    )
 
 
 def _check_administers(caller: Caller, what: str) -> None:

@@ -43,11 +43,12 @@ _UNSUPPORTED = frozenset((_ERR_NO_SUPPORT, _ERR_OPERATION_UNSUPPORTED))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoragePool:
-    """One of libvirt's pools: its type ("dir", "logical"), and whether it is active."""
+    """One of libvirt's pools: its type ("dir", "logical"), whether it is active, where its volumes are."""
 
     name: str
     type: str
     active: bool
+    target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,8 +214,13 @@ def _pool(connection: Any, name: str) -> StoragePool | None:
         if _absent(error, _ERR_NO_POOL):
             return None
         raise
-    kind = etree.fromstring(pool.XMLDesc(0)).get("type", "")
-    return StoragePool(name=name, type=kind, active=bool(pool.isActive()))
+    document = etree.fromstring(pool.XMLDesc(0))
+    return StoragePool(
+        name=name,
+        type=document.get("type", ""),
+        active=bool(pool.isActive()),
+        target=document.findtext("target/path", ""),
+    )
 
 
 def _lookup(connection: Any, pool: str, name: str) -> Any:
@@ -236,7 +242,14 @@ def _volume(connection: Any, pool: str, name: str) -> StorageVolume | None:
         if _absent(error, _ERR_NO_VOLUME, _ERR_NO_POOL):
             return None
         raise
-    kind, capacity, allocation = volume.info()
+    try:
+        kind, capacity, allocation = volume.info()
+    except Exception as error:
+        if not _absent(error, _ERR_NO_VOLUME):
+            raise
+        # Others have removed its file; while libvirt believes that it is there it makes no other.
+        connection.storagePoolLookupByName(pool).refresh(0)
+        return None
     format = etree.fromstring(volume.XMLDesc(0)).find("target/format")
     return StorageVolume(
         key=volume.key(),

@@ -174,6 +174,20 @@ def file_behind(path: str) -> str | None:
     return text.removesuffix("\n").removesuffix(" (deleted)")
 
 
+def whole_file_behind(number: tuple[int, int]) -> str | None:
+    """The path of the file that the device (major, minor) shows from its beginning; `None` for any other.
+
+    Neither of a part of a file nor of one that was removed since, whose path may be another's.
+    """
+    directory = Path(f"/sys/dev/block/{number[0]}:{number[1]}/loop")
+    try:
+        file, offset = (directory / "backing_file").read_text(), (directory / "offset").read_text()
+    except OSError:
+        return None
+    path = file.removesuffix("\n")
+    return path if int(offset) == 0 and os.path.exists(path) else None
+
+
 def backing(device: int) -> tuple[int, int] | None:
     """st_dev and st_ino of the file behind an open device; `None` when it has none."""
     buffer = bytearray(_INFO.size)

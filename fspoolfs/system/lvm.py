@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]{0,126}")
 #: How libdevmapper puts the names of a group and a volume together: hyphens are doubled.
 _MAPPED = re.compile(r"(?P<group>(?:[^-]|--)+)-(?P<volume>(?:[^-]|--)+)")
 
-_VOLUME_FIELDS = "vg_name,lv_name,lv_path,lv_size,lv_tags,lv_active,pool_lv,data_percent"
+_VOLUME_FIELDS = "vg_name,lv_name,lv_path,lv_size,lv_tags,lv_active,lv_layout,pool_lv,data_percent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogicalVolume:
     """One logical volume. `pool` is the thin pool that it lies in, if in one, else empty.
 
-    `used` is the part of it that is mapped, 0.0 to 1.0: all of one that is not thin.
+    `used` is the part of it that is mapped, 0.0 to 1.0: all of one that is not thin, and `None` of a thin
+    one, or of a thin pool, that is not active, since LVM asks the kernel.
     """
 
     group: str
@@ -41,7 +42,7 @@ class LogicalVolume:
     tags: frozenset[str]
     active: bool
     pool: str
-    used: float
+    used: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +130,9 @@ def parse(text: bytes, kind: str) -> list[dict[str, str]]:
 
 
 def _volume(row: dict[str, str]) -> LogicalVolume:
-    # Of what is no thin volume it is something else: how full a snapshot or a cache is.
-    percent = row["data_percent"] if row["pool_lv"] or not row["lv_path"] else ""
+    # Caches have pools, too, and a percentage that says something else, as that of a snapshot does.
+    is_thin = "thin" in row["lv_layout"].split(",")
+    percent = row["data_percent"]
     return LogicalVolume(
         group=row["vg_name"],
         name=row["lv_name"],
@@ -138,8 +140,8 @@ def _volume(row: dict[str, str]) -> LogicalVolume:
         size=int(row["lv_size"]),
         tags=frozenset(filter(None, row["lv_tags"].split(","))),
         active=row["lv_active"] == "active",
-        pool=row["pool_lv"],
-        used=float(percent) / 100 if percent else 1.0,
+        pool=row["pool_lv"] if is_thin else "",
+        used=1.0 if not is_thin else float(percent) / 100 if percent else None,
     )
 
 
@@ -150,14 +152,19 @@ def _group(row: dict[str, str]) -> VolumeGroup:
 # -- changes --------------------------------------------------------------------------------------
 
 
-def create(group: str, name: str, size: int, *, tag: str) -> None:
-    """Make a volume, and remove what signatures an older one has left in its place."""
+def create(group: str, name: str, size: int, *, tag: str, inherited: Collection[int] = ()) -> None:
+    """Make a volume, and remove what signatures an older one has left in its place.
+
+    The program has the descriptors `inherited`: see `command.run`.
+    """
     wipe = ("--wipesignatures", "y", "--zero", "y")
-    _change(["lvcreate", "--yes", *wipe, "--addtag", tag, "--size", f"{size}b", "--name", name, group])
+    argv = ["lvcreate", "--yes", *wipe, "--addtag", tag, "--size", f"{size}b", "--name", name, group]
+    _change(argv, inherited=inherited)
 
 
-def retag(group: str, name: str, *, old: str, new: str) -> None:
-    _change(["lvchange", "--deltag", old, "--addtag", new, f"{group}/{name}"])
+def rename(group: str, old: str, new: str, *, inherited: Collection[int] = ()) -> None:
+    """Raises `StorageError` where there is a volume of the new name."""
+    _change(["lvrename", group, old, new], inherited=inherited)
 
 
 def activate(group: str, name: str) -> None:
@@ -186,5 +193,5 @@ def remove(group: str, name: str) -> None:
     _change(["lvremove", "--yes", f"{group}/{name}"])
 
 
-def _change(argv: Sequence[str]) -> None:
-    command.run(argv, timeout=_TIMEOUT)
+def _change(argv: Sequence[str], *, inherited: Collection[int] = ()) -> None:
+    command.run(argv, timeout=_TIMEOUT, inherited=inherited)

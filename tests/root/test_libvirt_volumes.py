@@ -14,7 +14,7 @@ import pytest
 from benchmarks.libvirtd import Libvirtd, running_libvirtd
 from mount.control import last_error, refused, request, value
 from root.containers import Place, bwrap, make_root
-from root.volume_pools import FORMATS, LARGER, MARKS, MIB, SIZE, define, may_grow_online, root_of
+from root.volume_pools import FORMATS, LARGER, MARKS, MIB, SIZE, define, image_of, may_grow_online, root_of
 from support.daemon import Daemon, MakeDaemon
 from support.machine import is_mounted, loop_devices
 from support.needs import needs_program
@@ -201,3 +201,81 @@ def test_what_libvirt_lacks_is_told(daemon: Daemon, host: Host, tmp_path: Path) 
     with refused(errno.EIO, errno.ENOSPC):
         request(pool / "status", "build")
     assert host.volumes() == ["image.qcow2"], "what could not be formatted is removed again"
+
+
+def test_a_volume_whose_file_somebody_has_removed_is_made_anew(daemon: Daemon, host: Host) -> None:
+    pool = define(daemon, "tank", "ext4", source=source())
+    request(pool / "status", "build")
+    (host.images / "vol1").unlink()
+    with refused(errno.ENOENT):
+        request(pool / "status", "start")
+    assert "has no volume vol1; build the pool first" in last_error(pool)
+    request(pool / "status", "build")
+    request(pool / "status", "start")
+    request(pool / "status", "stop")
+    request(pool / "status", "delete")
+    assert host.volumes() == []
+
+
+def is_taken(daemon: Daemon, source: str) -> None:
+    with refused(errno.EEXIST):
+        define(daemon, "twin", "ext4", size=None, source=source)
+    assert "its source is pool tank's already" in last_error(daemon.mount)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_an_image_that_libvirt_has_as_well_is_one_volume(daemon: Daemon, host: Host, built: bool) -> None:
+    images = image_of(daemon, "tank").parent
+    images.mkdir(parents=True)
+    (images / "other").touch()  # an empty directory goes with the last image in it
+    host.virsh("pool-create-as", "shared", "dir", "--target", str(images))
+    first = define(daemon, "tank", "ext4")
+    if built:
+        request(first / "status", "build")
+    is_taken(daemon, source("tank.img", "shared"))
+    request(first / "status", "delete")
+    first.rmdir()
+    first = define(daemon, "tank", "ext4", source=source("tank.img", "shared"))
+    if built:
+        request(first / "status", "build")
+    is_taken(daemon, "<pool name='images'/><volume name='tank'/>")
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_volume_is_one_volume_while_libvirt_is_away(daemon: Daemon, host: Host, built: bool) -> None:
+    pool = define(daemon, "tank", "ext4", source=source())
+    if built:
+        request(pool / "status", "build")
+    host.server.terminate()
+    is_taken(daemon, source())
+
+
+def test_libvirts_volume_is_one_with_its_device_and_in_another_of_its_pools(
+    daemon: Daemon, host: Host, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(host.images)  # libvirt refuses the path itself
+    host.virsh("pool-create-as", "again", "dir", "--target", str(tmp_path / "link"))
+    request(define(daemon, "tank", "ext4", source=source()) / "status", "build")
+    is_taken(daemon, source(pool="again"))
+    device = run("losetup", "--find", "--show", host.images / "vol1").stdout.strip()
+    try:
+        is_taken(daemon, f"<device path='{device}'/>")
+    finally:
+        run("losetup", "--detach", device)
+
+
+def test_a_pool_of_a_type_that_has_no_files_is_refused(daemon: Daemon, host: Host, tmp_path: Path) -> None:
+    host.virsh("pool-define-as", "remote", "netfs", "nowhere.invalid", "/x", "--target", str(tmp_path))
+    pool = define(daemon, "tank", "ext4", source=source(pool="remote"))
+    for verb in ("build", "build overwrite", "start"):
+        with refused(errno.EOPNOTSUPP):
+            request(pool / "status", verb)
+        assert "is of type 'netfs'; volumes of pools of type dir, fs and logical" in last_error(pool)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a&#10;b"])
+def test_names_that_lead_elsewhere_are_refused(daemon: Daemon, host: Host, name: str) -> None:
+    for where in (source(name), source(pool=name)):
+        with refused(errno.EINVAL):
+            define(daemon, "tank", "ext4", source=where)
+    assert host.volumes() == []

@@ -6,15 +6,12 @@ import importlib.util
 import threading
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.errors import FspoolError, NotFoundError, TimeLimitError, UnsupportedError
-from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
 from fspoolfs.system import libvirt_storage
-from fspoolfs.system.libvirt_storage import Storage, StoragePool, StorageVolume, unusable
+from fspoolfs.system.libvirt_storage import Storage, unusable
 
 TEST = "test:///default"
 SIZE = 1 << 20
@@ -99,43 +96,3 @@ def test_a_daemon_that_does_not_answer_is_given_up_and_asked_anew(monkeypatch: p
     hung.set()
     monkeypatch.undo()
     assert storage.pool("default-pool") is not None
-
-
-class OnePool:
-    """Answers instead of libvirt: a pool of some type in which nothing is yet."""
-
-    def __init__(self, type: str, path: str) -> None:
-        self._type = type
-        self._path = path
-        self.made: list[bool] = []
-
-    def pool(self, name: str) -> StoragePool:
-        return StoragePool(name=name, type=self._type, active=True)
-
-    def volume(self, pool: str, name: str) -> StorageVolume | None:
-        if not self.made:
-            return None
-        kind = "block" if self._type == "logical" else "file"
-        return StorageVolume(
-            key="key", path=self._path, kind=kind, format="raw", capacity=SIZE, allocation=SIZE
-        )
-
-    def create(self, pool: str, name: str, capacity: int, *, sparse: bool) -> None:
-        assert capacity == SIZE
-        self.made.append(sparse)
-
-
-@pytest.mark.parametrize(("type", "sparse"), [("dir", True), ("fs", True), ("logical", False)])
-def test_volumes_of_logical_pools_are_never_sparse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type: str, sparse: bool
-) -> None:
-    volumes = LibvirtVolumes(tmp_path, TEST)
-    answers = OnePool(type, str(tmp_path / "nothing"))
-    monkeypatch.setattr(volumes, "_storage", answers)
-    source = PoolSource(pool="default", provider="libvirt", volume="vol1")
-    pool = PoolDefinition(
-        name="tank", type=PoolType.VOLUME, uuid=UUID(int=1), capacity=SIZE - 1, source=source
-    )
-    assert volumes.create(pool) is True
-    assert answers.made == [sparse]
-    assert volumes.create(pool) is False, "it is there now"

@@ -106,6 +106,14 @@ class FailingDevice:
         """From now on nothing reaches the disk. Neither is anything flushed first."""
         self._load(self._table("1 drop_writes"))
 
+    @property
+    def writes(self) -> int:
+        """How many have come to their end so far."""
+        number = os.stat(self.path).st_rdev
+        text = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text()
+        # Documentation/block/stat.rst
+        return int(text.split()[4])
+
     def restore(self) -> None:
         """What is written reaches the disk again. What was cached of it goes with the last close before."""
         self._load(self._table())

@@ -176,9 +176,7 @@ def test_what_returned_success_outlives_a_power_cut(
     root = Path(os.readlink(pool / "root"))
     group.cut()
     daemon.kill()
-    if is_mounted(root):
-        run("umount", "--recursive", root)
-    group.return_after_cut()
+    group.return_after_cut([root])
     daemon.start()
     contract.settle(daemon.mount)
     if operate is deleted:

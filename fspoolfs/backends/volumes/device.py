@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from fspoolfs.backends.volumes.lvm import identity_of
+from fspoolfs.backends.volumes import identities
 from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Backing
-from fspoolfs.system import lvm
 
 
 class Devices:
@@ -40,18 +39,8 @@ class Devices:
             raise self._fixed(definition, size)
 
     def identity(self, definition: PoolDefinition) -> str:
-        """By the device's number where it is there, since a device has many paths."""
-        place = self.place(definition)
-        try:
-            info = os.stat(place)
-        except OSError:
-            absent = lvm.volume_named(place)
-            return identity_of(*absent) if absent is not None else f"volume:{place}"
-        if not stat.S_ISBLK(info.st_mode):
-            return f"volume:{place}"
-        number = os.major(info.st_rdev), os.minor(info.st_rdev)
-        logical = lvm.volume_behind(number)
-        return identity_of(*logical) if logical is not None else f"volume:device {number[0]}:{number[1]}"
+        """By the device where it is there, since a device has many paths."""
+        return identities.of_path(definition.source.device or "")
 
     def place(self, definition: PoolDefinition) -> str:
         return os.path.realpath(definition.source.device or "")

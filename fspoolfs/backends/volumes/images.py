@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from fspoolfs.backends.volumes import image_files
+from fspoolfs.backends.volumes import identities, image_files
 from fspoolfs.backends.volumes.image_files import whole_blocks
 from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import InvalidError, UnsupportedError
@@ -56,7 +56,7 @@ class Images:
         """Nothing that a document can name is impossible."""
 
     def identity(self, definition: PoolDefinition) -> str:
-        return f"volume:{os.path.realpath(self._volumes)}/{definition.source.pool}/{definition.source.volume}"
+        return identities.of_path(self.place(definition))
 
     def place(self, definition: PoolDefinition) -> str:
         return str(self._image(definition))

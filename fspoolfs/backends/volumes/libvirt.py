@@ -9,15 +9,15 @@ itself; its key and, of a file, its inode number keep another one from being tak
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fspoolfs.backends.volumes import image_files
-from fspoolfs.backends.volumes.lvm import identity_of
+from fspoolfs.backends.volumes import identities, image_files
 from fspoolfs.backends.volumes.provider import Device
 from fspoolfs.errors import (
     ExistsError,
@@ -32,6 +32,8 @@ from fspoolfs.model.infos import Backing
 from fspoolfs.system import atomic, loop
 from fspoolfs.system.libvirt_storage import Storage, StoragePool, StorageVolume, unusable
 
+log = logging.getLogger(__name__)
+
 #: libvirt's types of pools whose volumes are files, and those whose volumes are devices.
 _FILES, _DEVICES = frozenset({"dir", "fs"}), frozenset({"logical"})
 _LIMIT = 64 << 10
@@ -39,9 +41,13 @@ _LIMIT = 64 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Note:
-    """What is kept of a volume: `made` says that it was made here, `new` that this has not ended yet."""
+    """What is kept of a volume: `made` says that it was made here, `new` that this has not ended yet.
+
+    `volume` is what it is called in the definition, which may name another one by now.
+    """
 
     path: str
+    volume: str
     key: str = ""
     inode: int = 0
     made: bool = False
@@ -67,10 +73,19 @@ class LibvirtVolumes:
         """What libvirt has, and what it takes for a name, is only known when it is asked."""
 
     def identity(self, definition: PoolDefinition) -> str:
+        """By the path that the volume has, or will have; by the names while libvirt does not tell it."""
         note = self._note(definition)
-        if note is not None and note.path.startswith("/dev/") and note.path.count("/") == 3:
-            return identity_of(*note.path.removeprefix("/dev/").split("/"))
-        return "volume:libvirt {}/{}".format(*_names(definition))
+        if note is not None and note.path:
+            return identities.of_path(note.path)
+        name, volume = _names(definition)
+        try:
+            pool = self._storage.pool(name)
+        except FspoolError as error:
+            log.debug("pool %s: where its volume is cannot be told: %s", definition.name, error)
+            pool = None
+        if pool is None or pool.type not in _FILES | _DEVICES:
+            return f"volume:libvirt {name}/{volume}"
+        return identities.of_path(f"{pool.target}/{volume}")
 
     # -- what libvirt says ------------------------------------------------------------------------
 
@@ -125,7 +140,7 @@ class LibvirtVolumes:
             )
         if note is not None and (note.path, note.key) == (found.path, found.key):
             return note
-        seen = _Note(path=found.path, key=found.key)
+        seen = _Note(path=found.path, volume=_called(definition), key=found.key)
         if note is None or not note.new:  # the next build has to know what was begun
             self._write(definition, seen)
         return seen
@@ -137,9 +152,10 @@ class LibvirtVolumes:
 
     def _note(self, definition: PoolDefinition) -> _Note | None:
         try:
-            return _Note(**json.loads(atomic.read_file(str(self._file(definition)), _LIMIT)))
+            note = _Note(**json.loads(atomic.read_file(str(self._file(definition)), _LIMIT)))
         except FileNotFoundError:
             return None
+        return note if note.volume == _called(definition) else None
 
     def _write(self, definition: PoolDefinition, note: _Note) -> None:
         if definition.uuid is None:  # it is only being looked at
@@ -183,7 +199,7 @@ class LibvirtVolumes:
                 f"pool {definition.name}: libvirt's pool {pool} has no volume {name} yet, and nothing says "
                 "how large it is to be; give the pool a <capacity>"
             )
-        self._write(definition, _Note(path="", new=True))
+        self._write(definition, _Note(path="", volume=_called(definition), new=True))
         try:
             sparse = self._usable_pool(definition).type in _FILES
             self._storage.create(pool, name, image_files.whole_blocks(definition.capacity), sparse=sparse)
@@ -201,9 +217,8 @@ class LibvirtVolumes:
     def _remember_made(self, definition: PoolDefinition, found: StorageVolume) -> None:
         if _is_file(found.path):
             image_files.sync(Path(found.path))
-        self._write(
-            definition, replace(_Note(path=found.path, key=found.key), inode=_inode(found.path), made=True)
-        )
+        inode, called = _inode(found.path), _called(definition)
+        self._write(definition, _Note(path=found.path, volume=called, key=found.key, inode=inode, made=True))
 
     @contextmanager
     def open(self, definition: PoolDefinition) -> Iterator[Device]:
@@ -292,6 +307,10 @@ def _names(definition: PoolDefinition) -> tuple[str, str]:
     assert source.pool is not None, "a document without a device names both"
     assert source.volume is not None, "a document without a device names both"
     return source.pool, source.volume
+
+
+def _called(definition: PoolDefinition) -> str:
+    return "/".join(_names(definition))
 
 
 def _is_file(path: str) -> bool:

@@ -2,11 +2,16 @@
 
 Groups are there or not. A volume that is made here carries a tag with the pool's UUID, which goes where
 the volume goes; only such a one is removed again, and put out of action when its pool is stopped.
+
+It is made under a name that nobody else uses, and gets its own when LVM has removed what older volumes
+have left in it. What still has the first name, and is not being made just now, nobody has ever seen: the
+next build, growth for want of room or deletion in the group removes it, whosesoever it is.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import threading
@@ -15,8 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from fspoolfs.backends.volumes import identities
 from fspoolfs.backends.volumes.provider import Device
-from fspoolfs.errors import InvalidError, NotFoundError, StorageError, UnsupportedError
+from fspoolfs.errors import BusyError, InvalidError, NotFoundError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import Backing
 from fspoolfs.system import lvm
@@ -26,8 +32,12 @@ log = logging.getLogger(__name__)
 
 #: What opening a volume answers that is not active: there is no node, or nothing behind it.
 _INACTIVE = frozenset((errno.ENOENT, errno.ENXIO))
-#: What the tags of a volume begin with that was made here, and of one whose making has not come to its end.
+#: What the tag of a volume begins with that was made here, and the name of one that is being made.
 _MADE, _NEW = "fspoolfs.made.", "fspoolfs.new."
+#: One for each group, locked while a volume is made there. Not in /run/lock, where any user could have it.
+_LOCK = "/run/fspoolfs.lvm.{}"
+#: Seconds that another's making of a volume is waited for, and between two looks.
+_PATIENCE, _STEP = 60.0, 0.1
 #: Seconds for which one report serves questions about many pools.
 _FRESH = 5.0
 
@@ -53,8 +63,14 @@ class LogicalVolumes:
                     "digits and + _ . - and does not begin with a hyphen"
                 )
 
+        if _names(definition)[1].startswith(_NEW):
+            raise InvalidError(
+                f"pool {definition.name}: {_names(definition)[1]!r} is what a volume is called while it is "
+                "made, and may be removed; name another"
+            )
+
     def identity(self, definition: PoolDefinition) -> str:
-        return identity_of(*_names(definition))
+        return identities.of_logical(*_names(definition))
 
     def place(self, definition: PoolDefinition) -> str:
         return "/dev/{}/{}".format(*_names(definition))
@@ -65,20 +81,20 @@ class LogicalVolumes:
 
     def create(self, definition: PoolDefinition) -> bool:
         group, name = _names(definition)
-        new, made = _tag(_NEW, definition), _tag(_MADE, definition)
-        found = lvm.volume(group, name)
-        if found is not None and new not in found.tags:
-            return False
-        if definition.capacity is None:
-            raise InvalidError(
-                f"pool {definition.name}: there is no logical volume {group}/{name} yet, and nothing says "
-                "how large it is to be; give the pool a <capacity>"
-            )
-        if found is not None:  # a crash kept what an older volume has left in it from being removed
-            lvm.remove(group, name)
-        self._refuse_lack_of_room(definition, definition.capacity)
-        lvm.create(group, name, definition.capacity, tag=new)
-        lvm.retag(group, name, old=new, new=made)
+        with _making(definition) as lock:
+            there = {found.name for found in _swept(group)}
+            if name in there:
+                return False
+            if definition.capacity is None:
+                raise InvalidError(
+                    f"pool {definition.name}: there is no logical volume {group}/{name} yet, and nothing "
+                    "says how large it is to be; give the pool a <capacity>"
+                )
+            self._refuse_lack_of_room(definition, definition.capacity)
+            assert definition.uuid is not None, "a pool that is built has one"
+            new = f"{_NEW}{definition.uuid.hex}"
+            lvm.create(group, new, definition.capacity, tag=f"{_MADE}{definition.uuid}", inherited=[lock])
+            lvm.rename(group, new, name, inherited=[lock])
         return True
 
     def _refuse_lack_of_room(self, definition: PoolDefinition, wanted: int) -> None:
@@ -90,6 +106,14 @@ class LogicalVolumes:
                 f"{wanted} are needed; add a disk with vgextend, or write a smaller capacity",
                 errno=errno.ENOSPC,
             )
+
+    def _make_room(self, definition: PoolDefinition, wanted: int) -> None:
+        """The same, after what crashes have left was removed, if it is in the way."""
+        group = self._group(definition)
+        if wanted > group.free:
+            with _making(definition):
+                _swept(group.name)
+            self._refuse_lack_of_room(definition, wanted)
 
     def _group(self, definition: PoolDefinition) -> VolumeGroup:
         name, _ = _names(definition)
@@ -132,7 +156,7 @@ class LogicalVolumes:
         if not os.path.lexists(self.place(definition)):
             return
         found = lvm.volume(*_names(definition))
-        if found is None or not found.active or not any(tag.startswith(_MADE) for tag in found.tags):
+        if found is None or not found.active or not _was_made(found):
             return
         try:
             lvm.deactivate(found.group, found.name)
@@ -149,7 +173,7 @@ class LogicalVolumes:
             )
         if found.size < capacity:
             if not found.pool:
-                self._refuse_lack_of_room(definition, capacity - found.size)
+                self._make_room(definition, capacity - found.size)
             lvm.extend(found.group, found.name, capacity)
 
     def shrink(self, definition: PoolDefinition, capacity: int) -> None:
@@ -170,14 +194,19 @@ class LogicalVolumes:
         return self._reports.backing(*_names(definition))
 
     def remove(self, definition: PoolDefinition) -> None:
+        """Made for whichever pool: what another one had on it has been overwritten, or never came about."""
         group, name = _names(definition)
-        found = lvm.volume(group, name)
-        if found is not None and _was_made(found, definition):
-            lvm.remove(group, name)
+        with _making(definition):
+            for found in _swept(group):
+                if found.name == name and _was_made(found):
+                    lvm.remove(group, name)
 
 
 class _Reports:
-    """What volumes take of their groups, by one report for all that are asked for within a moment."""
+    """What volumes take of their groups, by one report for all that are asked for within a moment.
+
+    What is not active and thin takes what nobody knows then.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -192,21 +221,17 @@ class _Reports:
                 self._free = {one.name: one.free for one in lvm.volume_groups()}
                 self._time = time.monotonic()
             found = self._volumes.get((group, name))
-            if found is None:
+            if found is None or found.used is None:
                 return None
-            thin = self._volumes.get((group, found.pool)) if found.pool else None
-            free = self._free.get(group, 0) if thin is None else round(thin.size * (1 - thin.used))
+            store, free = group, self._free.get(group, 0)
+            if found.pool:
+                thin = self._volumes.get((group, found.pool))
+                if thin is None or thin.used is None:
+                    return None
+                store, free = f"{group}/{thin.name}", round(thin.size * (1 - thin.used))
         return Backing(
-            store=group if thin is None else f"{group}/{thin.name}",
-            size=found.size,
-            allocation=round(found.size * found.used),
-            available=free,
+            store=store, size=found.size, allocation=round(found.size * found.used), available=free
         )
-
-
-def identity_of(group: str, name: str) -> str:
-    """What pools on one logical volume share, whichever way they name it."""
-    return f"volume:lvm {group}/{name}"
 
 
 def _names(definition: PoolDefinition) -> tuple[str, str]:
@@ -216,12 +241,54 @@ def _names(definition: PoolDefinition) -> tuple[str, str]:
     return source.pool, source.volume
 
 
-def _tag(kind: str, definition: PoolDefinition) -> str:
-    return f"{kind}{definition.uuid}"
+def _was_made(volume: LogicalVolume) -> bool:
+    return any(tag.startswith(_MADE) for tag in volume.tags)
 
 
-def _was_made(volume: LogicalVolume, definition: PoolDefinition) -> bool:
-    return bool(volume.tags & {_tag(_MADE, definition), _tag(_NEW, definition)})
+@contextmanager
+def _making(definition: PoolDefinition) -> Iterator[int]:
+    """The lock of the pool's group, which no daemon has, nor a program that one has left at work.
+
+    Programs that inherit its descriptor have it as well. Raises `BusyError`.
+    """
+    group, _ = _names(definition)
+    path = _LOCK.format(group)
+    # Not truncated, nor removed afterwards: two would lock two files of one name.
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise BusyError(
+                        f"pool {definition.name}: a volume is being made or removed in volume group {group}, "
+                        f"and that does not end ({path} is locked); try again when it has"
+                    ) from None
+            time.sleep(_STEP)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _swept(group: str) -> list[LogicalVolume]:
+    """All volumes of the group, after those were removed that a crash has kept from being made.
+
+    For who has the group's lock.
+    """
+    left = []
+    for found in lvm.volumes(f'vg_name="{group}"'):
+        if not (found.name.startswith(_NEW) and _was_made(found)):
+            left.append(found)
+            continue
+        try:
+            lvm.remove(group, found.name)
+            log.info("volume group %s: %s, which was never finished, is removed", group, found.name)
+        except StorageError as error:
+            log.warning("volume group %s: %s stays: %s", group, found.name, error)
+    return left
 
 
 def _open(place: str) -> int:
