@@ -17,17 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from fspoolfs.backends import layout
-from fspoolfs.errors import BusyError, StorageError
+from fspoolfs.backends.zfs_mounts import mounted, settle
 from fspoolfs.model.infos import FileInfo, UsageInfo
 from fspoolfs.progress import Progress
-from fspoolfs.system import copying, measuring, mounting, mountless, mounts, syscalls, zfs
+from fspoolfs.system import copying, measuring, mounting, mountless, syscalls, zfs
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.paths import HostRoot
 
 log = logging.getLogger(__name__)
 
-#: Where datasets are mounted for the moment in which their mount is moved to its place; root's alone.
-HOLD = "/run/fspoolfs/zfs"
 #: The dataset of a pool that is its root. Not the first one, which zfs-fuse mounts whatever it is told.
 ROOT = "root"
 #: The name of the link that says which dataset belongs on a directory.
@@ -37,65 +35,6 @@ SNAPSHOT = "fspoolfs-"
 #: Mode of a directory that waits for its dataset, so that nobody writes into it instead.
 _CLOSED = 0o700
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def hold_of(pool: str) -> str:
-    """The mountpoint that the datasets of a pool have as a property."""
-    return f"{HOLD}/{pool}"
-
-
-@contextmanager
-def mounted(dataset: str, options: str) -> Iterator[int]:
-    """A descriptor of a dataset that is mounted nowhere; unmounted with the context if it is not moved."""
-    os.makedirs(HOLD, mode=0o700, exist_ok=True)
-    hold = f"{HOLD}/{dataset}"
-    _let_go(hold)  # of a daemon that was killed just then
-    try:
-        zfs.mount(dataset)
-    except StorageError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        raise BusyError(
-            f"{dataset} is still used by somebody who had it open when it was taken out of the tree, and "
-            "zfs-fuse mounts nothing twice; end that, and try again"
-        ) from error
-    try:
-        fd = os.open(hold, _DIRECTORY)
-        try:
-            found = mounts.mount_at(hold)
-            if found is None or found.source != dataset:
-                raise StorageError(
-                    f"{dataset} was mounted, but not in the daemon's mount namespace; start zfs-fuse and the "
-                    "daemon in the same one"
-                )
-            tree = mounting.copy_detached(fd, options)
-        finally:
-            os.close(fd)
-    finally:
-        _let_go(hold)
-    try:
-        yield tree
-    finally:
-        settle(tree)
-        os.close(tree)
-
-
-def settle(mount: int | str) -> None:
-    """Wait until zfs-fuse has heard that files of a mount were closed, as it must before that goes.
-
-    The kernel tells it later, and drops what it has not told when the last mount of a dataset goes:
-    zfs-fuse then takes the dataset for used, for ever. Its requests are answered in their order.
-    """
-    with suppress(OSError):
-        os.statvfs(mount)
-
-
-def _let_go(hold: str) -> None:
-    with suppress(OSError):
-        while True:
-            syscalls.unmount(hold, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-    with suppress(OSError):
-        os.rmdir(hold)
 
 
 class ZfsRoot(HostRoot):

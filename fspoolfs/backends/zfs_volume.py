@@ -10,10 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from typing import ClassVar
 from uuid import UUID
 
@@ -23,7 +20,18 @@ from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import BuildMode
 from fspoolfs.backends.volume_source import ProvidedSource
 from fspoolfs.backends.volumes.provider import Device, VolumeProvider
-from fspoolfs.backends.zfs_root import HOLD, ROOT, ZfsRoot, hold_of, mounted, settle
+from fspoolfs.backends.zfs_mounts import mounted, put_aside, settle
+from fspoolfs.backends.zfs_pools import (
+    FORMAT,
+    SIGNATURE,
+    ZfsMaker,
+    export,
+    fill,
+    import_from,
+    is_on,
+    root_on,
+)
+from fspoolfs.backends.zfs_root import ROOT, ZfsRoot
 from fspoolfs.errors import (
     BusyError,
     ExistsError,
@@ -37,135 +45,10 @@ from fspoolfs.errors import (
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.progress import Progress
 from fspoolfs.system import mounting, mounts, probe, zfs
-from fspoolfs.system.descriptors import Descriptor
 
 log = logging.getLogger(__name__)
 
-FORMAT = "zfs"
-_SIGNATURE = "zfs_member"
-#: What zpool takes as a name, but for those that begin like the kinds of its devices.
-_USABLE = re.compile(r"(?!mirror|raidz|draid|spare|log|c\d)[A-Za-z][A-Za-z0-9_.-]*")
-#: Bytes of a pool's name that its zpool's begins with; the UUID follows, and the names of datasets.
-_NAMED = 100
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def zpool_of(definition: PoolDefinition) -> str:
-    """The name of a new zpool for the pool."""
-    name = definition.name[:_NAMED]
-    return f"{name if _USABLE.fullmatch(name) else 'fspool'}-{definition.uuid}"
-
-
-class ZfsMaker:
-    """`Maker` for zpools."""
-
-    def is_pools(self, definition: PoolDefinition, device: Device) -> bool:
-        return _zpool_on(definition, device) is not None
-
-    def make(self, definition: PoolDefinition, device: Device, progress: Progress, *, fresh: bool) -> None:
-        progress.advance(0)
-        name = zpool_of(definition)
-        _refuse_name(definition, name, zfs.imported())
-        zfs.create_pool(name, device.path, hold_of(name), inherited=[device.fd])
-        zfs.create(f"{name}/{ROOT}", {"canmount": "noauto"})
-        zfs.export_pool(name)
-
-    def refuse_leftovers(self, definition: PoolDefinition, device: Device) -> None:
-        name = _zpool_on(definition, device)
-        assert name is not None, "only asked about the pool's own"
-        _import(definition, name, device)
-        try:
-            with _opened(definition, name, places.place_of(definition)) as root:
-                places.refuse_leftovers(definition, root)
-        finally:
-            _export(name)
-
-
-def _zpool_on(definition: PoolDefinition, device: Device) -> str | None:
-    """The name of the pool's zpool, as the device says it; `None` when it holds something else."""
-    found = probe.content(device.path)
-    if found is None or found.type != _SIGNATURE or found.known_uuid != definition.uuid:
-        return None
-    return found.label
-
-
-def _refuse_name(definition: PoolDefinition, name: str, imported: set[str]) -> None:
-    if name in imported:
-        raise BusyError(
-            f"pool {definition.name}: a zpool called {name} is imported on this host from another device; "
-            "export it first (zpool export), since no two can have one name"
-        )
-
-
-def _import(definition: PoolDefinition, name: str, device: Device) -> None:
-    """Import the zpool on `device` unless it is; never one of the same name that is elsewhere."""
-    if name in zfs.imported():
-        if not _is_imported_from(name, device):
-            _refuse_name(definition, name, {name})
-        return
-    # Only this device is looked at, whatever else there is on the host.
-    directory = _devices_of(name)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.makedirs(directory, mode=0o700)
-    os.symlink(device.path, f"{directory}/{os.path.basename(device.path)}")
-    try:
-        zfs.import_pool(name, directory)
-    except FspoolError as error:
-        raise StorageError(
-            f"pool {definition.name}: the zpool on {device.origin} cannot be imported: {error}; look at it "
-            f"with `zpool import -d {os.path.dirname(device.path)}`",
-            errno=errno.EIO,
-        ) from error
-
-
-def _devices_of(name: str) -> str:
-    """The directory that a zpool is imported from, where it goes on looking for its device."""
-    return f"{HOLD}/.devices/{name}"
-
-
-def _export(name: str, *, patient: bool = True) -> None:
-    zfs.export_pool(name, patient=patient)
-    shutil.rmtree(_devices_of(name), ignore_errors=True)
-
-
-def _is_imported_from(name: str, device: Device) -> bool:
-    return _known_as(name, device) is not None
-
-
-def _is_on(definition: PoolDefinition, name: str, provider: VolumeProvider) -> bool:
-    """Whether an imported zpool lies on the pool's volume."""
-    for word in zfs.devices_of(name):
-        path = word if word.startswith("/") else f"/dev/{word}"
-        if os.path.exists(path) and provider.is_behind(definition, os.path.realpath(path)):
-            return True
-    return False
-
-
-def _known_as(name: str, device: Device) -> str | None:
-    """What an imported zpool calls `device`, if it is one of its."""
-    base = os.path.basename(device.path)
-    return next((word for word in zfs.devices_of(name) if os.path.basename(word) == base), None)
-
-
-def _fill(name: str, device: Device) -> None:
-    """Let the zpool use all of its device."""
-    known = _known_as(name, device)
-    if known is not None:
-        zfs.fill_device(name, known)
-
-
-@contextmanager
-def _opened(definition: PoolDefinition, name: str, place: str) -> Iterator[ZfsRoot]:
-    """The root of an imported zpool, mounted nowhere."""
-    with (
-        mounted(f"{name}/{ROOT}", definition.source.options or "") as tree,
-        closing(_root(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))) as root,
-    ):
-        yield root
-
-
-def _root(definition: PoolDefinition, name: str, place: str, fd: int) -> ZfsRoot:
-    return ZfsRoot(place, Descriptor(fd), name, definition.source.options or "")
 
 
 class ZfsVolumeSource(ProvidedSource):
@@ -198,7 +81,7 @@ class ZfsVolumeSource(ProvidedSource):
             found = self._content(definition, provider)
         except (OSError, FspoolError):
             return None  # a start will say what is wrong with it
-        if found is None or found.type != _SIGNATURE or not found.label.startswith(f"{definition.name}-"):
+        if found is None or found.type != SIGNATURE or not found.label.startswith(f"{definition.name}-"):
             return None
         return found.known_uuid
 
@@ -215,6 +98,8 @@ class ZfsVolumeSource(ProvidedSource):
         """Make the volume and a zpool on it where they are missing, and the target."""
         progress.begin("building")
         provider = self._usable(definition)
+        # What a crash has left imported: zfs-fuse keeps nobody else from writing to its devices.
+        self.detach(definition, force=False)
         self._builder.build(definition, provider, ZfsMaker(), mode, progress)
         provider.release(definition)
         places.make(definition)
@@ -244,16 +129,19 @@ class ZfsVolumeSource(ProvidedSource):
                 name = self._check_pools_own(definition, device)
                 if definition.capacity is not None and definition.capacity > device.size:
                     provider.grow(definition, definition.capacity)
-                _import(definition, name, device)
-                _fill(name, device)
+                import_from(definition, name, device)
+                fill(name, device)
             root = self._root_of(definition, name)
             root.mount_all(progress)
             self._check_health(definition, name)
             return root
-        except BaseException:
+        except BaseException as error:
             if root is not None:
                 root.close()
-            self.detach(definition, force=False)
+            if isinstance(error, BusyError):  # no more can be taken away before that has ended
+                _unmount_all(places.place_of(definition), lazily=True)
+            else:
+                self.detach(definition, force=False)
             raise
 
     def _root_of(self, definition: PoolDefinition, name: str) -> ZfsRoot:
@@ -264,7 +152,7 @@ class ZfsVolumeSource(ProvidedSource):
             places.make(definition)
         found = mounts.mount_at(place)
         if found is not None and _is_pools(definition, found):
-            return _root(definition, name, place, os.open(place, _DIRECTORY))
+            return root_on(definition, name, place, os.open(place, _DIRECTORY))
         if found is not None:
             raise BusyError(
                 f"pool {definition.name}: {found.source} is mounted at its target {place}; unmount it, or "
@@ -278,7 +166,7 @@ class ZfsVolumeSource(ProvidedSource):
         target = os.open(place, _DIRECTORY | os.O_NOFOLLOW)
         try:
             with mounted(f"{name}/{ROOT}", definition.source.options or "") as tree:
-                root = _root(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
+                root = root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
                 mounting.move(tree, target)
                 mounting.share(tree)
                 return root
@@ -291,7 +179,7 @@ class ZfsVolumeSource(ProvidedSource):
         found = probe.content(device.path)
         if found is None:
             raise NotFoundError(f"pool {name}: {path} holds no file system; build the pool first")
-        if found.type != _SIGNATURE or found.known_uuid != definition.uuid:
+        if found.type != SIGNATURE or found.known_uuid != definition.uuid:
             raise ExistsError(
                 f"pool {name}: {path} holds {found}, not a zpool whose name ends with the pool's UUID "
                 f"{definition.uuid}; define the pool with the uuid and the format that are there, or give it "
@@ -312,30 +200,33 @@ class ZfsVolumeSource(ProvidedSource):
     def detach(self, definition: PoolDefinition, *, force: bool) -> None:
         """Unmount all datasets and export the zpool.
 
-        With `force`, what somebody uses elsewhere keeps the zpool imported until he has done.
+        With `force`, what somebody uses keeps the zpool imported; it is exported with the next stop.
         """
         if os.geteuid() != 0:
             return  # nothing can have been attached
         provider, place = self._provider(definition), places.place_of(definition)
         seen = mounts.mount_at(place)
-        if seen is not None and _is_pools(definition, seen):
-            _unmount_all(definition, place, force=force)
+        if seen is not None and _is_pools(definition, seen) and not _unmount_all(place, lazily=force):
+            if not force:
+                raise volume_mounts.busy(definition, place)
+            log.warning("pool %s: somebody uses it, and its zpool stays imported", definition.name)
+            return
         if not zfs.unusable():
-            self._export(definition, place, force=force)
+            self._export_all(definition, place)
         provider.release(definition)
 
-    def _export(self, definition: PoolDefinition, place: str, *, force: bool) -> None:
+    def _export_all(self, definition: PoolDefinition, place: str) -> None:
         provider = self._provider(definition)
         for name in zfs.imported():
             # A copy of the volume has the same name.
-            if not name.endswith(f"-{definition.uuid}") or not _is_on(definition, name, provider):
+            if not name.endswith(f"-{definition.uuid}") or not is_on(definition, name, provider):
                 continue
             try:
-                _export(name, patient=not force)
-            except FspoolError as error:
-                if not force:
-                    raise volume_mounts.busy(definition, place) from error
-                log.warning("pool %s: its zpool %s stays imported: %s", definition.name, name, error)
+                export(name)
+            except StorageError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise volume_mounts.busy(definition, place) from error
 
     # -- size -------------------------------------------------------------------------------------
 
@@ -355,7 +246,7 @@ class ZfsVolumeSource(ProvidedSource):
         provider.grow(definition, capacity)
         with provider.open(definition) as device:
             volume_lock.lock(definition, device, progress)
-            _fill(root.pool, device)
+            fill(root.pool, device)
 
     def check_shrink(self, definition: PoolDefinition, capacity: int, *, active: bool) -> None:
         raise UnsupportedError(
@@ -382,19 +273,38 @@ def _clear_dead(definition: PoolDefinition, place: str) -> None:
         mounts.unmount_lazily(place)
 
 
-def _unmount_all(definition: PoolDefinition, place: str, *, force: bool) -> None:
-    """Unmount what lies at and below `place`, the deepest first. Raises `BusyError`."""
-    if force:
-        while (found := mounts.mount_at(place)) is not None and _is_pools(definition, found):
-            mounts.unmount_lazily(place)
-        return
-    below = [mount.target for mount in mounts.mounts() if mounts.is_beneath(mount.target, place)]
-    for target in sorted(below, key=len, reverse=True):
-        settle(target)
+def _unmount_all(place: str, *, lazily: bool) -> bool:
+    """Unmount what lies at and below `place`, the deepest first; whether nobody used any of it.
+
+    What is used stays, and what it lies in, unless it is to be unmounted `lazily`.
+    """
+    below = [mount for mount in mounts.mounts() if mounts.is_beneath(mount.target, place)]
+    unused = True
+    for mount in sorted(below, key=lambda one: len(one.target), reverse=True):
+        settle(mount.target)
         try:
-            mounts.unmount(target)
+            mounts.unmount(mount.target)
         except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise volume_mounts.busy(definition, place) from error
-            if error.errno != errno.EINVAL:
+            if error.errno == errno.EINVAL:  # somebody else was quicker
+                continue
+            if error.errno != errno.EBUSY:
                 raise
+            unused = False
+            if not lazily:
+                break
+            _take_out(mount, place)
+    return unused
+
+
+def _take_out(mount: mounts.Mount, place: str) -> None:
+    """Out of the tree, although it is used."""
+    try:
+        root = os.open(place, _DIRECTORY)
+        try:
+            mounting.stop_sharing(root)
+        finally:
+            os.close(root)
+        put_aside(mount)
+    except OSError as error:  # what it lies in is shared, or it is a dead one
+        log.warning("%s is unmounted although it is used: %s", mount.source, error)
+        mounts.unmount_lazily(mount.target)

@@ -115,6 +115,11 @@ def share(mount: int) -> None:
     _set_attributes(mount, _Attributes(0, 0, _MS_SHARED, 0))
 
 
+def stop_sharing(mount: int) -> None:
+    """Undo `share`: only then what is mounted in it can be moved elsewhere."""
+    _set_attributes(mount, _Attributes(0, 0, _MS_PRIVATE, 0))
+
+
 def _set_attributes(mount: int, wanted: _Attributes) -> None:
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
     _call(_NR_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)

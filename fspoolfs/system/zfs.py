@@ -90,12 +90,9 @@ def import_pool(name: str, directory: str) -> None:
     _run("zpool", "import", "-o", "cachefile=none", "-d", directory, name)
 
 
-def export_pool(name: str, *, patient: bool = True) -> None:
-    """Raises `StorageError` while something of it is mounted; where `patient`, not at once, and with EBUSY."""
-    if patient:
-        _run_patiently("zpool", "export", name)
-    else:
-        _run("zpool", "export", name)
+def export_pool(name: str) -> None:
+    """Raises `StorageError` with EBUSY while something of it is mounted; zfs-fuse waits for seconds."""
+    _run_patiently("zpool", "export", name)
 
 
 def grows_online(magic: int) -> bool:

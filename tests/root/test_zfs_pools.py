@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -309,18 +310,68 @@ def test_what_zfs_cannot_is_refused(pool: Path, daemon: Daemon) -> None:
         define(daemon, "x", "zfs", source=options)
 
 
-def test_a_destroyed_pool_leaves_no_mount_here(pool: Path, daemon: Daemon) -> None:
+def test_a_destroyed_pool_leaves_no_mount_in_its_place_and_comes_back(pool: Path, daemon: Daemon) -> None:
     item = pool / "items" / "web"
     item.mkdir()
+    (item / "snapshots" / "one").mkdir()
     root = root_of(pool)
     with (root / "web" / "file").open("w") as file:
         request(pool / "status", "destroy")
         assert not any(mount.point.startswith(f"{root}") for mount in mounts())
-        with refused(errno.EBUSY):
-            request(pool / "status", "start")
-        assert "still used by somebody" in last_error(pool)
-        file.write("written on")
+        file.write("written ")
+        file.flush()
+        request(pool / "status", "start")
+        assert (item / "data" / "file").read_text() == "written "
+        request(pool / "status", "destroy")
+        file.write("on")
     request(pool / "status", "start")
     assert (item / "data" / "file").read_text() == "written on"
     request(pool / "status", "stop")
     assert loops_of(daemon) == []
+    assert zpool_of(pool) not in run("zpool", "list", "-H", "-o", "name").stdout
+
+
+# Killed daemons.
+
+#: What a daemon is killed in the midst of, and what the items may hold afterwards.
+OPERATIONS = {
+    "create": ("mkdir {items}/new", [{"web": "2"}, {"web": "2", "new": ""}]),
+    "snapshot": ("mkdir {items}/web/snapshots/new", [{"web": "2"}]),
+    "rollback": ("echo rollback one > {items}/web/status", [{"web": "2"}, {"web": "1"}]),
+    "clone": ("echo clone new one > {items}/web/status", [{"web": "2"}, {"web": "2", "new": "1"}]),
+    "rename": ("mv {items}/web {items}/new", [{"web": "2"}, {"new": "2"}]),
+    "delete": ("rmdir {items}/web", [{"web": "2"}, {}]),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_has_happened_or_not_when_its_daemon_is_killed(
+    pool: Path, daemon: Daemon, operation: str
+) -> None:
+    line, outcomes = OPERATIONS[operation]
+    for moment in (0.002, 0.01, 0.02, 0.035, 0.05, 0.08):
+        item = pool / "items" / "web"
+        item.mkdir()
+        for text in ("1", "2"):
+            (item / "data" / "file").write_text(text)
+            if text == "1":
+                (item / "snapshots" / "one").mkdir()
+        with subprocess.Popen(["sh", "-c", line.format(items=pool / "items")], stderr=subprocess.DEVNULL):
+            time.sleep(moment)
+            daemon.kill()
+        daemon.start()
+        eventually(lambda: value(pool / "status") == "active", what="the pool is active again")
+        assert held(pool) in outcomes
+        for one in (pool / "items").iterdir():
+            assert value(one / "status") == "ready"
+            for snapshot in (one / "snapshots").iterdir():
+                assert (snapshot / "data").is_dir()
+            one.rmdir()
+        eventually(lambda: datasets(pool) == set(), what="no dataset is left without an owner")
+        assert sorted(name for name in os.listdir(root_of(pool)) if name != ".fspool") == []
+
+
+def held(pool: Path) -> dict[str, str]:
+    """What the file in each item holds."""
+    files = {one.name: one / "data" / "file" for one in (pool / "items").iterdir()}
+    return {name: file.read_text() if file.exists() else "" for name, file in files.items()}
