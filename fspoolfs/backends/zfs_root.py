@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.zfs_mounts import mounted, settle
@@ -106,8 +107,23 @@ class ZfsRoot(HostRoot):
         finally:
             os.close(fd)
 
+    def write(self, path: str, data: bytes, *, replace: bool, durable: bool) -> None:
+        super().write(path, data, replace=replace, durable=durable)
+        if durable and self._forgets_directories:
+            zfs.flush(self.pool)
+
+    def sync_directory(self, path: str) -> None:
+        super().sync_directory(path)
+        if self._forgets_directories:
+            zfs.flush(self.pool)
+
+    @cached_property
+    def _forgets_directories(self) -> bool:
+        """Whether fsync(2) of a directory does nothing, as with zfs-fuse."""
+        return zfs.is_fuse(self.filesystem_magic())
+
     def sync(self) -> None:
-        """Of all datasets: zfs-fuse answers syncfs(2) without doing anything."""
+        """Of all datasets; zfs-fuse answers syncfs(2) without doing anything."""
         super().sync()
         zfs.flush(self.pool)
 

@@ -237,7 +237,7 @@ class ZfsVolumeSource(ProvidedSource):
         self.verify(definition, root)
         assert isinstance(root, ZfsRoot)
         provider = self._usable(definition)
-        if not zfs.grows_online(root.filesystem_magic()):
+        if zfs.is_fuse(root.filesystem_magic()):
             raise UnsupportedError(
                 f"pool {definition.name} cannot grow while it is active: zfs-fuse sees a larger device "
                 "only when the zpool is imported; stop it, write the capacity again, and start it"

@@ -21,7 +21,7 @@ _BUSY, _STEP = 2.0, 0.02
 #: What a dataset is told so that its pool writes everything down; the value means nothing.
 _FLUSH = "fspoolfs:flushed"
 
-#: f_type of statfs(2) for zfs-fuse: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
+#: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
 _FUSE_MAGIC = 0x65735546
 #: File system types in mountinfo.
 TYPES = frozenset(("zfs", "fuse.zfs"))
@@ -95,9 +95,9 @@ def export_pool(name: str) -> None:
     _run_patiently("zpool", "export", name)
 
 
-def grows_online(magic: int) -> bool:
-    """Whether a pool in use takes up a device that has grown; `magic` is f_type of one of its mounts."""
-    return magic != _FUSE_MAGIC
+def is_fuse(magic: int) -> bool:
+    """Whether it is zfs-fuse that has mounted something of which `magic` is f_type of statfs(2)."""
+    return magic == _FUSE_MAGIC
 
 
 def fill_device(name: str, device: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from support.machine import is_mounted, mounts
 from support.needs import needs_fuse, needs_root
 from support.shell import run
 from support.wait import eventually
+from support.zfs import ZfsFuse
 
 pytestmark = [needs_root, needs_fuse, *zfs.MARKS, pytest.mark.usefixtures("zfs_fuse")]
 
@@ -28,7 +29,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def pool(zfs_fuse: None, daemon: Daemon) -> Iterator[Path]:
+def pool(zfs_fuse: ZfsFuse, daemon: Daemon) -> Iterator[Path]:
     made = define(daemon, "tank", "zfs", more="<trash retention='none'/>")
     request(made / "status", "start build")
     yield made
@@ -329,6 +330,32 @@ def test_a_destroyed_pool_leaves_no_mount_in_its_place_and_comes_back(pool: Path
     request(pool / "status", "stop")
     assert loops_of(daemon) == []
     assert zpool_of(pool) not in run("zpool", "list", "-H", "-o", "name").stdout
+
+
+def test_what_was_acknowledged_outlives_zfs_fuse(pool: Path, daemon: Daemon, zfs_fuse: ZfsFuse) -> None:
+    item = pool / "items" / "web"
+    item.mkdir()
+    with (item / "data" / "file").open("w") as file:
+        file.write("kept")
+        file.flush()
+        os.fsync(file.fileno())
+    (item / "snapshots" / "one").mkdir()
+    request(item / "status", "clone clone one")
+    zfs_fuse.kill()
+    eventually(lambda: value(pool / "status") == "failed", what="it is noticed")
+    # Its storage does not answer, and is let go after a while.
+    with suppress(BlockingIOError):
+        request(pool / "status", "destroy")
+    eventually(lambda: value(pool / "status") == "inactive", what="the pool is let go")
+    assert not is_mounted(daemon.storage / "pools" / "tank")
+    with refused(errno.EOPNOTSUPP):
+        request(pool / "status", "start")
+    assert "start zfs-fuse" in last_error(pool)
+    zfs_fuse.start()
+    request(pool / "status", "start")
+    assert (item / "data" / "file").read_text() == "kept"
+    assert (item / "snapshots" / "one" / "data" / "file").read_text() == "kept"
+    assert (pool / "items" / "clone" / "data" / "file").read_text() == "kept"
 
 
 # Killed daemons.

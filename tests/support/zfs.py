@@ -26,8 +26,40 @@ MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program("zfs-fuse"), p
 _END = 10.0
 
 
+class ZfsFuse:
+    """The server; it takes up again after a death what it had imported no more."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = shutil.which("zfs-fuse")
+        assert program is not None, "the mark sees to it"
+        argv = [program, "--no-daemon", "--no-kstat-mount"]
+        self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(
+            lambda: run("zpool", "list", check=False).returncode == 0, what="zfs-fuse answers requests"
+        )
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        """It ends by itself only without pools."""
+        assert self._process is not None
+        for name in run("zpool", "list", "-H", "-o", "name", check=False).stdout.split():
+            run("zpool", "export", "-f", name, check=False)
+        self._process.terminate()
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
 @pytest.fixture(scope="session")
-def zfs_fuse() -> Iterator[None]:
+def zfs_fuse() -> Iterator[ZfsFuse]:
     """A running zfs-fuse, whose pools end with it."""
     if not in_own_mount_namespace():
         reason = "zfs-fuse needs a mount namespace of the tests' own, which scripts/test makes"
@@ -39,15 +71,10 @@ def zfs_fuse() -> Iterator[None]:
             place.mkdir(parents=True, exist_ok=True)
             run("mount", "-t", "tmpfs", "fspoolfs-test", place)
             stack.callback(run, "umount", "--lazy", place)
-        program = shutil.which("zfs-fuse")
-        assert program is not None, "the mark sees to it"
-        argv = [program, "--no-daemon", "--no-kstat-mount"]
-        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stack.callback(_end, server)
-        eventually(
-            lambda: run("zpool", "list", check=False).returncode == 0, what="zfs-fuse answers requests"
-        )
-        yield
+        server = ZfsFuse()
+        server.start()
+        stack.callback(server.end)
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +82,3 @@ def _format_is_usable(request: pytest.FixtureRequest) -> None:
     """A test that is called with the format zfs needs no other word for what it needs."""
     if getattr(request.node, "callspec", None) and request.node.callspec.params.get("format") == "zfs":
         request.getfixturevalue("zfs_fuse")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """It ends by itself only without pools."""
-    for name in run("zpool", "list", "-H", "-o", "name", check=False).stdout.split():
-        run("zpool", "export", "-f", name, check=False)
-    server.terminate()
-    try:
-        server.wait(_END)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
