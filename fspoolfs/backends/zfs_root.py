@@ -19,6 +19,7 @@ from functools import cached_property
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.zfs_mounts import mounted, settle
+from fspoolfs.errors import FspoolError
 from fspoolfs.model.infos import FileInfo, UsageInfo
 from fspoolfs.progress import Progress
 from fspoolfs.system import copying, measuring, mounting, mountless, syscalls, zfs
@@ -36,6 +37,15 @@ SNAPSHOT = "fspoolfs-"
 #: Mode of a directory that waits for its dataset, so that nobody writes into it instead.
 _CLOSED = 0o700
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def _told_as_by_the_kernel() -> Iterator[None]:
+    """File operations fail with `OSError`, also where a program has to do them."""
+    try:
+        yield
+    except FspoolError as error:
+        raise OSError(error.errno, str(error)) from error
 
 
 class ZfsRoot(HostRoot):
@@ -85,7 +95,8 @@ class ZfsRoot(HostRoot):
         elif self.names(path):
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
         else:
-            self.discard(path)
+            with _told_as_by_the_kernel():
+                self.discard(path)
 
     def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         """Onto a dataset, too, where it is an `existing` one."""
@@ -110,12 +121,12 @@ class ZfsRoot(HostRoot):
     def write(self, path: str, data: bytes, *, replace: bool, durable: bool) -> None:
         super().write(path, data, replace=replace, durable=durable)
         if durable and self._forgets_directories:
-            zfs.flush(self.pool)
+            self._flush()
 
     def sync_directory(self, path: str) -> None:
         super().sync_directory(path)
         if self._forgets_directories:
-            zfs.flush(self.pool)
+            self._flush()
 
     @cached_property
     def _forgets_directories(self) -> bool:
@@ -125,7 +136,11 @@ class ZfsRoot(HostRoot):
     def sync(self) -> None:
         """Of all datasets; zfs-fuse answers syncfs(2) without doing anything."""
         super().sync()
-        zfs.flush(self.pool)
+        self._flush()
+
+    def _flush(self) -> None:
+        with _told_as_by_the_kernel():
+            zfs.flush(self.pool)
 
     # -- datasets ---------------------------------------------------------------------------------
 

@@ -98,6 +98,9 @@ class ZfsVolumeSource(ProvidedSource):
         """Make the volume and a zpool on it where they are missing, and the target."""
         progress.begin("building")
         provider = self._usable(definition)
+        seen = mounts.mount_at(places.place_of(definition))
+        if mode is BuildMode.NO_OVERWRITE and seen is not None and _is_pools(definition, seen):
+            return
         # What a crash has left imported: zfs-fuse keeps nobody else from writing to its devices.
         self.detach(definition, force=False)
         self._builder.build(definition, provider, ZfsMaker(), mode, progress)
@@ -287,6 +290,9 @@ def _unmount_all(place: str, *, lazily: bool) -> bool:
         except OSError as error:
             if error.errno == errno.EINVAL:  # somebody else was quicker
                 continue
+            if error.errno == errno.ENOTCONN:  # its zfs-fuse is dead, and nothing in it can be reached
+                mounts.unmount_lazily(place)
+                return True
             if error.errno != errno.EBUSY:
                 raise
             unused = False

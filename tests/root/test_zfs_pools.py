@@ -341,6 +341,7 @@ def test_what_was_acknowledged_outlives_zfs_fuse(pool: Path, daemon: Daemon, zfs
         os.fsync(file.fileno())
     (item / "snapshots" / "one").mkdir()
     request(item / "status", "clone clone one")
+    daemon.expect_log("pool tank.*(not connected|Input/output error)")
     zfs_fuse.kill()
     eventually(lambda: value(pool / "status") == "failed", what="it is noticed")
     # Its storage does not answer, and is let go after a while.
