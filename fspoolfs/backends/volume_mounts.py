@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -276,18 +276,24 @@ def _holders(place: str) -> list[MountUse]:
     return []
 
 
-def busy(definition: PoolDefinition, place: str) -> BusyError:
-    """That what is mounted at `place` cannot be unmounted, and by whom it is used."""
-    return _busy(definition, place, _holders(place))
+def busy(definition: PoolDefinition, place: str, *, own: Collection[str] = ()) -> BusyError:
+    """That what is mounted at `place` cannot be unmounted, and by whom it is used.
+
+    Mounts in it from the file system types `own` are not somebody's.
+    """
+    return _busy(definition, place, _holders(place), own)
 
 
 def _lies_in(mount: mounts.Mount, place: str) -> bool:
     return mount.target != place and mounts.is_beneath(mount.target, place)
 
 
-def _busy(definition: PoolDefinition, place: str, holding: Sequence[MountUse]) -> BusyError:
+def _busy(
+    definition: PoolDefinition, place: str, holding: Sequence[MountUse], own: Collection[str] = ()
+) -> BusyError:
     found = [f"process {use.pid} ({use.command}) at {use.target}" for use in holding]
-    found += [f"a mount at {mount.target}" for mount in mounts.mounts() if _lies_in(mount, place)]
+    others = [mount for mount in mounts.mounts() if _lies_in(mount, place) and mount.fs_type not in own]
+    found += [f"a mount at {mount.target}" for mount in others]
     who = f"by {', '.join(found[:_NAMED])}" if found else "by a process that cannot be seen"
     return BusyError(
         f"pool {definition.name}: {place} is in use {who}; end that, or write destroy into status"

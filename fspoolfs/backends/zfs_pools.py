@@ -47,6 +47,11 @@ class ZfsMaker:
         zfs.create_pool(name, device.path, hold_of(name), inherited=[device.fd])
         zfs.create(f"{name}/{ROOT}", {"canmount": "noauto"})
         zfs.export_pool(name)
+        if zpool_on(definition, device) is None:
+            raise StorageError(
+                f"pool {definition.name}: zpool has put something else than the zpool alone onto "
+                f"{device.origin}, such as a partition table, so that it could not be told whose it is"
+            )
 
     def refuse_leftovers(self, definition: PoolDefinition, device: Device) -> None:
         name = zpool_on(definition, device)

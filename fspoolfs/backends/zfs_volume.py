@@ -211,7 +211,7 @@ class ZfsVolumeSource(ProvidedSource):
         seen = mounts.mount_at(place)
         if seen is not None and _is_pools(definition, seen) and not _unmount_all(place, lazily=force):
             if not force:
-                raise volume_mounts.busy(definition, place)
+                raise volume_mounts.busy(definition, place, own=zfs.TYPES)
             log.warning("pool %s: somebody uses it, and its zpool stays imported", definition.name)
             return
         if not zfs.unusable():
@@ -229,7 +229,7 @@ class ZfsVolumeSource(ProvidedSource):
             except StorageError as error:
                 if error.errno != errno.EBUSY:
                     raise
-                raise volume_mounts.busy(definition, place) from error
+                raise volume_mounts.busy(definition, place, own=zfs.TYPES) from error
 
     # -- size -------------------------------------------------------------------------------------
 

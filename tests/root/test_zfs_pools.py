@@ -150,6 +150,19 @@ def test_a_directory_that_was_there_is_taken_over_and_cloned_into_a_dataset(
     assert (pool / "items" / "old" / "snapshots" / "one" / "data" / "file").read_text() == "kept"
 
 
+def test_a_process_that_stands_in_an_item_keeps_its_pool_from_stopping(pool: Path) -> None:
+    (pool / "items" / "web").mkdir()
+    (pool / "items" / "db").mkdir()
+    root = root_of(pool)
+    with subprocess.Popen(["sleep", "600"], cwd=root / "web") as process:
+        with refused(errno.EBUSY):
+            request(pool / "status", "stop")
+        assert f"in use by process {process.pid} (sleep) at {root}/web; end that" in last_error(pool)
+        assert is_mounted(root / "db")
+        process.kill()
+    request(pool / "status", "stop")
+
+
 # Snapshots.
 
 
