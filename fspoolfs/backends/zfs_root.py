@@ -98,6 +98,12 @@ class ZfsRoot(HostRoot):
             with _told_as_by_the_kernel():
                 self.discard(path)
 
+    def set_attributes(self, path: str, *, mode: int | None, owner: int | None, group: int | None) -> None:
+        """Never of the directory below a dataset: ENODEV when that is not mounted."""
+        if self.dataset_at(path) is not None and not self.is_mounted(path):
+            raise OSError(errno.ENODEV, "its dataset is not mounted", path)
+        super().set_attributes(path, mode=mode, owner=owner, group=group)
+
     def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         """Onto a dataset, too, where it is an `existing` one."""
         if not existing:
@@ -153,7 +159,9 @@ class ZfsRoot(HostRoot):
                 return None
             raise
         try:
-            return os.readlink(LINK, dir_fd=fd)
+            owner = os.stat(LINK, dir_fd=fd, follow_symlinks=False).st_uid
+            # In a directory that is no dataset's its owner could name somebody else's.
+            return os.readlink(LINK, dir_fd=fd) if owner == os.geteuid() else None
         except FileNotFoundError:
             return None
         except OSError as error:

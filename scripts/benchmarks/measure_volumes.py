@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -17,6 +18,7 @@ from benchmarks.run import Run
 from benchmarks.sampling import Contender, interleave
 from benchmarks.table import Goal, Row, Unit
 from benchmarks.trees import ControlTree
+from support import zfs
 
 _NEAR_THE_CALLS = Goal(high=1.5)
 _PARALLEL = Goal(high=3.0)
@@ -78,6 +80,35 @@ class ByHand:
         self._device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
 
 
+@dataclass
+class ZpoolByHand(ByHand):
+    """The same with a zpool, which lies alone in a directory where it is looked for."""
+
+    @property
+    def _name(self) -> str:
+        return f"hand{os.getpid()}"
+
+    def make(self) -> None:
+        with self.image.open("wb") as file:
+            file.truncate(_SIZE)
+        self._attach()
+        _run("zpool", "create", "-o", "cachefile=none", "-m", self.place, self._name, self._device)
+        self.unmount()
+
+    def mount(self) -> None:
+        self._attach()
+        devices = self.image.with_name("devices")
+        devices.mkdir(exist_ok=True)
+        link = devices / "device"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._device)
+        _run("zpool", "import", "-o", "cachefile=none", "-d", devices, self._name)
+
+    def unmount(self) -> None:
+        _run("zpool", "export", self._name)
+        _run("losetup", "--detach", self._device)
+
+
 def _run(*command: str | Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
@@ -86,7 +117,8 @@ def _by_hand(run: Run, format: str, *, direct_io: bool = True) -> ByHand:
     directory = run.scratch.directory("hand")
     place = directory / "mounted"
     place.mkdir()
-    return ByHand(format, directory / "image", place, direct_io)
+    kind = ZpoolByHand if format == "zfs" else ByHand
+    return kind(format, directory / "image", place, direct_io)
 
 
 def define(tree: ControlTree, name: str, format: str, size: int) -> Path:
@@ -103,6 +135,9 @@ def measure_volumes(run: Run) -> Iterator[Row]:
     with run.subject() as tree:
         for format in _MAKE:
             yield from _measure_life(run, tree, format)
+        if shutil.which("zfs-fuse"):
+            with zfs.running():
+                yield from _measure_life(run, tree, "zfs")
         for format in _MAKE:
             yield from _measure_data(run, tree, format)
     yield from _measure_many(run)

@@ -163,6 +163,24 @@ def test_a_process_that_stands_in_an_item_keeps_its_pool_from_stopping(pool: Pat
     request(pool / "status", "stop")
 
 
+def test_a_directory_that_was_taken_over_cannot_pass_itself_off_as_a_dataset(
+    pool: Path, daemon: Daemon
+) -> None:
+    web = pool / "items" / "web"
+    web.mkdir()
+    (web / "data" / "file").write_text("kept")
+    plain = root_of(pool) / "old"
+    plain.mkdir()
+    (plain / "dataset").symlink_to(value(web / "uuid").replace("-", ""))
+    for place in (plain, plain / "dataset"):
+        os.chown(place, 4711, 4711, follow_symlinks=False)
+    request(daemon.mount / "define", "<fs><name>old</name><source fspool='tank'/></fs>")
+    (pool / "items" / "old").rmdir()
+    eventually(lambda: not os.listdir(root_of(pool) / ".fspool" / "purge"), what="it is purged")
+    assert (web / "data" / "file").read_text() == "kept"
+    assert is_mounted(root_of(pool) / "web")
+
+
 # Snapshots.
 
 

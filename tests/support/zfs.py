@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,14 +58,9 @@ class ZfsFuse:
             self.kill()
 
 
-@pytest.fixture(scope="session")
-def zfs_fuse() -> Iterator[ZfsFuse]:
-    """A running zfs-fuse, whose pools end with it."""
-    if not in_own_mount_namespace():
-        reason = "zfs-fuse needs a mount namespace of the tests' own, which scripts/test makes"
-        if is_proof():
-            pytest.fail(reason)
-        pytest.skip(reason)
+@contextmanager
+def running() -> Iterator[ZfsFuse]:
+    """A new zfs-fuse, whose pools end with it; only in a mount namespace that is the caller's own."""
     with ExitStack() as stack:
         for place in map(Path, _PLACES):
             place.mkdir(parents=True, exist_ok=True)
@@ -74,6 +69,18 @@ def zfs_fuse() -> Iterator[ZfsFuse]:
         server = ZfsFuse()
         server.start()
         stack.callback(server.end)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def zfs_fuse() -> Iterator[ZfsFuse]:
+    """A running zfs-fuse, whose pools end with it."""
+    if not in_own_mount_namespace():
+        reason = "zfs-fuse needs a mount namespace of the tests' own, which scripts/test makes"
+        if is_proof():
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running() as server:
         yield server
 
 
