@@ -408,7 +408,7 @@ def test_an_operation_has_happened_or_not_when_its_daemon_is_killed(
     pool: Path, daemon: Daemon, operation: str
 ) -> None:
     line, outcomes = OPERATIONS[operation]
-    for moment in (0.002, 0.01, 0.02, 0.035, 0.05, 0.08):
+    for moment in (0.005, 0.015, 0.03, 0.05):
         item = pool / "items" / "web"
         item.mkdir()
         for text in ("1", "2"):
@@ -428,6 +428,38 @@ def test_an_operation_has_happened_or_not_when_its_daemon_is_killed(
             one.rmdir()
         eventually(lambda: datasets(pool) == set(), what="no dataset is left without an owner")
         assert sorted(name for name in os.listdir(root_of(pool)) if name != ".fspool") == []
+
+
+@pytest.mark.parametrize("verb", ["build", "start", "stop", "delete"])
+def test_a_verb_of_a_pool_can_be_repeated_when_its_daemon_was_killed(
+    daemon: Daemon, zfs_fuse: ZfsFuse, verb: str
+) -> None:
+    pool = daemon.mount / "pools" / "tank"
+    for moment in (0.01, 0.03, 0.06, 0.1):
+        define(daemon, "tank", "zfs", more="<trash retention='none'/>")
+        if verb != "build":
+            request(pool / "status", "build")
+        if verb == "stop":
+            request(pool / "status", "start")
+        line = f"echo {verb} > {pool / 'status'}"
+        with subprocess.Popen(["sh", "-c", line], stderr=subprocess.DEVNULL):
+            time.sleep(moment)
+            daemon.kill()
+        daemon.start()
+        eventually(
+            lambda: value(pool / "status") in {"active", "inactive"}, what="nothing is under way any more"
+        )
+        name = zpool_of(pool)
+        if value(pool / "status") == "inactive":
+            request(pool / "status", "start build")
+        (pool / "items" / "web").mkdir()
+        (pool / "items" / "web").rmdir()
+        request(pool / "status", "stop")
+        request(pool / "status", "delete")
+        assert loops_of(daemon) == []
+        assert not image_of(daemon, "tank").exists()
+        assert name not in run("zpool", "list", "-H", "-o", "name").stdout
+        pool.rmdir()
 
 
 def held(pool: Path) -> dict[str, str]:
