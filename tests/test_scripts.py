@@ -156,10 +156,11 @@ def test_programs_for_tests_are_installed_only_for_tests(machine: Machine) -> No
     assert machine.install().returncode == 0
     assert machine.calls("apt-get") == []
     assert machine.install("--test").returncode == 0
-    update, install, again, for_guest = machine.calls("apt-get")
-    assert update == again == apt("update")
+    update, install, again, for_guest, once_more, for_zfs = machine.calls("apt-get")
+    assert update == again == once_more == apt("update")
     assert "crun" in install.split()  # its settings alone do not run
     assert "linux-image-cloud-amd64" in for_guest.split()
+    assert for_zfs == apt("install zfs-fuse")
     assert machine.pip_calls()[-1].endswith("--editable .[test]")
 
 
@@ -194,7 +195,13 @@ def test_a_machine_without_a_kernel_for_the_guest_gets_the_rest(machine: Machine
     result = machine.install("--test")
     assert result.returncode == 0
     assert "tests will be skipped: apt-get could not install dmsetup kmod linux-image" in result.stderr
-    assert len(machine.calls("apt-get")) == 4
+    assert len(machine.calls("apt-get")) == 6
+
+
+def test_another_zfs_is_not_replaced_by_the_one_of_the_tests(machine: Machine) -> None:
+    machine.program("zpool", "")
+    assert machine.install("--test").returncode == 0
+    assert not any("zfs-fuse" in call for call in machine.calls("apt-get"))
 
 
 @pytest.mark.parametrize("command", ["update", "install"])

@@ -105,10 +105,9 @@ def test_a_proposed_pool_is_defined_by_a_line_of_shell(
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (VOLUME.replace("<format type = 'ext4'/>", "<format type='zfs'/>"), ("volume", "zfs")),
         (NETWORK, ("network",)),
     ],
-    ids=["volume", "network"],
+    ids=["network"],
 )
 @pytest.mark.parametrize("verb", ["build", "build overwrite", "start", "start build"])
 def test_a_pool_without_a_backend_says_what_it_lacks(

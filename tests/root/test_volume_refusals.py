@@ -284,13 +284,8 @@ def test_formatting_that_was_interrupted_is_done_again(daemon: Daemon) -> None:
     request(pool / "status", "stop")
 
 
-def test_what_has_no_backend_says_so(daemon: Daemon) -> None:
+def test_features_tell_of_what_volumes_need(daemon: Daemon) -> None:
     features = (daemon.mount / "features").read_text()
     assert "provider images: yes" in features
     assert "format xfs: yes" in features
     assert "provider libvirt: no (no daemon of libvirt listens" in features
-    pool = define(daemon, "tank", "zfs")
-    for verb in ("build", "start"):
-        with refused(errno.EOPNOTSUPP):
-            request(pool / "status", verb)
-    assert "'zfs'" in last_error(pool)

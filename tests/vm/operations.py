@@ -270,6 +270,8 @@ def _start_pool(pool: Path) -> None:
 
 
 def _started_pool(pool: Path) -> None:
+    """Built for good; active it is only until the next boot."""
+    request(_other(pool) / "status", "start")
     assert value(_other(pool) / "status") == "active"
 
 

@@ -52,7 +52,11 @@ class Place:
         self._disk.cut()
         self.daemon.kill()
         self._disk.return_after_cut()
+        # Where the power is really cut, a boot follows: which pools were active means nothing then.
+        for marker in (self.daemon.state / "active").iterdir():
+            marker.unlink()
         self.daemon.start()
+        request(self.pool / "status", "start")
         contract.settle(self.daemon.mount)
 
     def violations(self) -> list[str]:
