@@ -11,7 +11,6 @@ import errno
 import os
 from collections.abc import Mapping
 from typing import ClassVar
-from uuid import UUID
 
 from fspoolfs.backends import formats, volume_lock, volume_mounts, volume_sizes
 from fspoolfs.backends import place as places
@@ -55,18 +54,9 @@ class VolumeSource(ProvidedSource):
     def _format(self, definition: PoolDefinition) -> Format:
         return FORMATS.get(definition.source.format or "", formats.DEFAULT)
 
-    def carried(self, definition: PoolDefinition) -> UUID | None:
-        provider = self._provider(definition)
-        try:
-            if self.unusable() or provider.unusable() or provider.size(definition) is None:
-                return None
-            found = self._content(definition, provider)
-        except (OSError, FspoolError):
-            return None  # a start will say what is wrong with it
+    def _is_called_so(self, definition: PoolDefinition, found: probe.Content) -> bool:
         format = self._format(definition)
-        if found is None or (found.type, found.label) != (format.name, format.cut_label(definition.name)):
-            return None
-        return found.known_uuid
+        return (found.type, found.label) == (format.name, format.cut_label(definition.name))
 
     # -- build and delete -------------------------------------------------------------------------
 

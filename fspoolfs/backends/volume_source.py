@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from uuid import UUID
 
 from fspoolfs.backends import place as places
 from fspoolfs.backends.root import RootDirectory
@@ -19,7 +21,7 @@ from fspoolfs.system import command, holders, mounting, mounts, probe
 from fspoolfs.system.paths import HostRoot
 
 
-class ProvidedSource:
+class ProvidedSource(ABC):
     """The common part of a `Source` on volumes; a definition gets the first of `providers` by default."""
 
     type: ClassVar[PoolType] = PoolType.VOLUME
@@ -62,6 +64,20 @@ class ProvidedSource:
 
     def identity(self, definition: PoolDefinition) -> str:
         return self._provider(definition).identity(definition)
+
+    def carried(self, definition: PoolDefinition) -> UUID | None:
+        provider = self._provider(definition)
+        try:
+            if self.unusable() or provider.unusable() or provider.size(definition) is None:
+                return None
+            found = self._content(definition, provider)
+        except (OSError, FspoolError):
+            return None  # a start will say what is wrong with it
+        return found.known_uuid if found is not None and self._is_called_so(definition, found) else None
+
+    @abstractmethod
+    def _is_called_so(self, definition: PoolDefinition, found: probe.Content) -> bool:
+        """Whether what a volume holds is of the pool's format, and of a pool of this name."""
 
     def _content(self, definition: PoolDefinition, provider: VolumeProvider) -> probe.Content | None:
         """What the volume holds, attached for no longer than the look takes."""

@@ -220,14 +220,11 @@ class ZfsRoot(HostRoot):
         with self._opened(path) as place, mounted(self.whole_name(dataset), self._options) as tree:
             mounting.move(tree, place)
 
-    def unmount(self, path: str, *, force: bool = True) -> None:
-        """Unmount what is mounted on the directory `path`, if anything is.
-
-        With `force` also while something in it is open; else EBUSY.
-        """
+    def unmount(self, path: str) -> None:
+        """Unmount what is mounted on the directory `path`, if anything is, used or not."""
         parent, _, name = path.rpartition("/")
         fd = self.open_directory(parent)
-        flags = syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if force else 0)
+        flags = syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH
         try:
             while True:
                 settle(f"/proc/self/fd/{fd}/{name}")

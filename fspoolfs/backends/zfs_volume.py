@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Mapping
 from typing import ClassVar
-from uuid import UUID
 
 from fspoolfs.backends import place as places
 from fspoolfs.backends import volume_lock, volume_mounts
@@ -35,7 +34,6 @@ from fspoolfs.backends.zfs_root import ROOT, ZfsRoot
 from fspoolfs.errors import (
     BusyError,
     ExistsError,
-    FspoolError,
     InvalidError,
     NotEmptyError,
     NotFoundError,
@@ -73,17 +71,8 @@ class ZfsVolumeSource(ProvidedSource):
                 "is set with `zfs set`"
             )
 
-    def carried(self, definition: PoolDefinition) -> UUID | None:
-        provider = self._provider(definition)
-        try:
-            if self.unusable() or provider.unusable() or provider.size(definition) is None:
-                return None
-            found = self._content(definition, provider)
-        except (OSError, FspoolError):
-            return None  # a start will say what is wrong with it
-        if found is None or found.type != SIGNATURE or not found.label.startswith(f"{definition.name}-"):
-            return None
-        return found.known_uuid
+    def _is_called_so(self, definition: PoolDefinition, found: probe.Content) -> bool:
+        return found.type == SIGNATURE and found.label.startswith(f"{definition.name}-")
 
     def _usable(self, definition: PoolDefinition) -> VolumeProvider:
         """Raises `UnsupportedError` where the pool's volume or zfs is not usable on this host."""
