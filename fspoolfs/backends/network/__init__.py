@@ -1,0 +1,1 @@
+"""The engines of network pools, one file each; `engine` is the contract that they keep."""
