@@ -17,6 +17,13 @@ TRASH = f"{OWN}/trash"
 STAGING = f"{OWN}/staging"
 PURGE = f"{OWN}/purge"
 SNAPSHOTS = f"{OWN}/snapshots"
+#: Of pools that several hosts share: whose turn it is, who they are, and which items they use.
+LOCK = f"{OWN}/lock"
+HOSTS = f"{OWN}/hosts"
+USES = f"{OWN}/uses"
+SWEEP_LOCK = f"{HOSTS}/sweep"
+#: Of pools whose storage has no locks for that: the one host that has it active.
+OWNER = f"{OWN}/owner"
 
 DIRECTORIES = (ITEMS, TRASH, STAGING, PURGE, SNAPSHOTS)
 
@@ -56,3 +63,28 @@ def snapshots(uuid: UUID) -> str:
 def snapshot(uuid: UUID, entry: str) -> str:
     """The directory of one snapshot; `entry` is its name with its time, see `service.snapshotting`."""
     return f"{snapshots(uuid)}/{entry}"
+
+
+def host_record(host: UUID) -> str:
+    """What a host says of itself while it has the pool active."""
+    return f"{HOSTS}/{host}"
+
+
+def host_lock(host: UUID) -> str:
+    """What a host keeps locked for as long as it has the pool attached."""
+    return f"{HOSTS}/{host}.lock"
+
+
+def uses(item: UUID) -> str:
+    """The directory of those who use an item: a file for each host."""
+    return f"{USES}/{item}"
+
+
+def use(item: UUID, host: UUID) -> str:
+    """How one host uses an item."""
+    return f"{uses(item)}/{host}"
+
+
+def rollback_lock(item: UUID) -> str:
+    """What whoever rolls an item back keeps locked."""
+    return f"{HOSTS}/rollback-{item}"

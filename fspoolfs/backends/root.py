@@ -34,6 +34,22 @@ class LogFile(Protocol):
     def close(self) -> None: ...
 
 
+class Lock(Protocol):
+    """A file that is locked for whoever asks in the same way, on whichever host."""
+
+    #: Its descriptor: a process that inherits it keeps the lock.
+    fd: int
+
+    def read(self, size: int) -> bytes:
+        """The first `size` bytes of the file."""
+
+    def write(self, data: bytes) -> None:
+        """Make `data` the file's content."""
+
+    def release(self) -> None:
+        """Give the lock back; once."""
+
+
 class RootDirectory(Protocol):
     """File operations beneath an attached root."""
 
@@ -131,3 +147,17 @@ class HostDirectories(Protocol):
 
     def filesystem_magic(self) -> int:
         """f_type of statfs(2): which kind of file system the root is on."""
+
+
+@runtime_checkable
+class SharedDirectory(RootDirectory, Protocol):
+    """Implemented by roots on which several hosts may work, as far as the storage has locks for them."""
+
+    def try_lock(self, path: str) -> Lock | None:
+        """Lock a file, made if it is missing; `None` while somebody else has it locked.
+
+        Raises `OSError` where the storage has no locks.
+        """
+
+    def reopen_log(self, path: str, *, size: int) -> LogFile:
+        """The log file as whoever wrote last has left it; nobody is kept from opening it, too."""

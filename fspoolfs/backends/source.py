@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -120,6 +121,25 @@ class Recognising(Protocol):
 
     def carried(self, definition: PoolDefinition) -> UUID | None:
         """The uuid of the pool of this name on the storage; `None` when there is none or it is hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How a pool's storage lets several hosts work on it at once.
+
+    `single` says why it does not; empty where its locks hold between hosts. `fences` tells whether a
+    host that has lost its locks can do nothing to the data any more.
+    """
+
+    single: str
+    fences: bool
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """What a source implements whose storage other hosts can attach, too."""
+
+    def sharing(self, definition: PoolDefinition) -> Sharing: ...
 
 
 @runtime_checkable

@@ -39,6 +39,7 @@ class PoolVerb(enum.StrEnum):
     DESTROY = "destroy"
     DELETE = "delete"
     REFRESH = "refresh"
+    FENCE = "fence"
     UNDEFINE = "undefine"
 
 
@@ -93,6 +94,7 @@ POOL_TABLE: Mapping[PoolVerb, Mapping[PoolState, PoolState | Refusal]] = {
     PoolVerb.DESTROY: _pool_row(inactive=_R.NOT_ACTIVE, active=_P.STOPPING, failed=_P.STOPPING),
     PoolVerb.DELETE: _pool_row(inactive=_P.DELETING, active=_R.NOT_INACTIVE, failed=_P.DELETING),
     PoolVerb.REFRESH: _pool_row(inactive=_R.NOT_ACTIVE, active=_P.ACTIVE, failed=_R.NOT_ACTIVE),
+    PoolVerb.FENCE: _pool_row(inactive=_P.INACTIVE, active=_P.ACTIVE, failed=_P.FAILED),
     PoolVerb.UNDEFINE: _pool_row(inactive=_P.INACTIVE, active=_R.NOT_INACTIVE, failed=_P.FAILED),
 }
 

@@ -32,17 +32,8 @@ from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.service import limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.intents import Intent, Outcome
+from fspoolfs.service.places import label, place
 from fspoolfs.service.vacating import vacate
-
-
-def place(location: str) -> str:
-    """A directory as the committer tells places apart."""
-    return f"path:{location}"
-
-
-def label(name: str) -> str:
-    """An item's name as the committer tells places apart."""
-    return f"name:{name}"
 
 
 class ItemChange(ABC):
@@ -64,6 +55,7 @@ class ItemChange(ABC):
         self.uuid = uuid
         self.enters = enters
         self.leaves = leaves
+        self.basis = 0
         self._on_done = on_done
         self._answered = trio.Event()
         self._is_settled = False
@@ -293,6 +285,28 @@ class UpdateItem(ItemChange):
     def undo(self) -> bytes:
         self.filesystem.update(self._old.location, self._new, self._old)
         return self._intent(self._old)
+
+
+class NoteSnapshots(ItemChange):
+    """Do `work`, which changes the snapshots of an item, when no other host changes the item."""
+
+    def __init__(
+        self, filesystem: FileSystem, definition: ItemDefinition, what: str, work: Callable[[], None]
+    ) -> None:
+        assert definition.uuid is not None
+        super().__init__(what, filesystem, uuid=definition.uuid, on_done=lambda error: None)
+        self._definition = definition
+        self._work = work
+
+    def prepare(self) -> bytes:
+        return Intent(outcome=Outcome.NOTED, uuid=self.uuid, definition=self._definition).encode()
+
+    def apply(self) -> None:
+        self._work()
+
+    def undo(self) -> bytes:
+        """What failed has left nothing; who reads along looks once more."""
+        return self.prepare()
 
 
 def as_refusal(error: Exception) -> FspoolError:

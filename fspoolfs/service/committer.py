@@ -46,6 +46,8 @@ class Change(Protocol):
     uuid: UUID
     enters: tuple[str, ...]
     leaves: tuple[str, ...]
+    #: The number of the newest record of other hosts that was known to who asked for it.
+    basis: int
 
     def prepare(self) -> bytes:
         """Check what only the storage can tell; the intent's payload. Nothing is changed yet."""
@@ -132,10 +134,9 @@ class Committer:
     def _run(self) -> None:
         while True:
             try:
-                first = self._queue.get(timeout=SETTLE_TIME if self._journal.unstable else IDLE_TIME)
+                first = self._queue.get(timeout=self._patience())
             except queue.Empty:
-                if self._journal.unstable and self.broken is None:
-                    self._mark()
+                if self._rest():
                     continue
                 with self._starting:
                     if self._queue.empty():
@@ -157,6 +158,17 @@ class Committer:
             if closing:
                 self._finish()
                 return
+
+    def _patience(self) -> float:
+        """How long the thread waits for work, in seconds."""
+        return SETTLE_TIME if self._journal.unstable else IDLE_TIME
+
+    def _rest(self) -> bool:
+        """Do what is due while nothing is asked; False when nothing is."""
+        if not self._journal.unstable or self.broken is not None:
+            return False
+        self._mark()
+        return True
 
     def _finish(self) -> None:
         try:

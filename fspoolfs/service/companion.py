@@ -10,6 +10,8 @@ from fspoolfs.errors import FspoolError, StorageError
 from fspoolfs.model.states import PoolState
 from fspoolfs.service import opening
 from fspoolfs.service.context import Context
+from fspoolfs.service.hosts.feed import Feed
+from fspoolfs.service.hosts.renewal import renew
 from fspoolfs.service.objects import Attached, Item, Pool
 from fspoolfs.service.sweeper import expire, sweep
 from fspoolfs.service.trash import Trash
@@ -35,6 +37,9 @@ class Companion:
 
     def begin(self, pool: Pool, attached: Attached) -> None:
         scope = self._scopes[pool.number] = trio.CancelScope()
+        # At once, so that no change of another host is missed.
+        shared = attached.membership
+        feed = Feed(pool, attached, shared, self._context) if shared is not None else None
 
         async def accompany() -> None:
             try:
@@ -44,6 +49,9 @@ class Companion:
                         nursery.start_soon(expire, pool, attached, self._trash)
                         nursery.start_soon(self._watcher.watch, pool, attached)
                         nursery.start_soon(self._verify_regularly, pool)
+                        if feed is not None and attached.membership is not None:
+                            nursery.start_soon(feed.follow)
+                            nursery.start_soon(renew, pool, attached, attached.membership, self._context)
             except Exception as error:
                 # One pool's trouble, foreseen or not, ends neither the daemon nor the others.
                 log.exception("pool %s: the work beside it ended", pool.name)

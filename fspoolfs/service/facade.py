@@ -17,6 +17,7 @@ from fspoolfs.service.context import Context
 from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
+from fspoolfs.service.hosts.joining import Ourselves
 from fspoolfs.service.items import Items
 from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
@@ -64,6 +65,7 @@ class Service:
             self.pools,
             Companion(self.context, self.trash, Watcher(self.context, self.counts), nursery),
             exposure,
+            Ourselves(state),
             nursery,
         )
         self._resuming = Resuming(self.lifecycle, self.store, self.pools, nursery)

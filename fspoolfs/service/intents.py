@@ -30,6 +30,8 @@ class Outcome(enum.StrEnum):
     PURGED = "purged"
     #: Never there: a creation that failed after it was journalled.
     ABORTED = "aborted"
+    #: As it was: its snapshots are others, which the hosts that share the pool are to hear of.
+    NOTED = "noted"
 
 
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from uuid import UUID, uuid4
 
 import trio
@@ -19,9 +20,10 @@ from fspoolfs.errors import (
 )
 from fspoolfs.model.definitions import ItemDefinition, PoolDefaults
 from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.progress import Progress
 from fspoolfs.service import access, usage
 from fspoolfs.service.access import Caller
-from fspoolfs.service.changes import ItemChange
+from fspoolfs.service.changes import ItemChange, NoteSnapshots
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.jobs import Job
@@ -159,20 +161,34 @@ class ItemWork:
             raise BusyError(f"item {item.name}: {item.job.verb} is under way")
         item.job = job
 
-    def in_use(self, attached: Attached, what: str, *, besides: str = "") -> Callable[[str], None]:
-        """A check, for worker threads, that no one has mounted a directory of the pool.
+    def in_use(
+        self, attached: Attached, what: str, item: UUID, *, besides: str = ""
+    ) -> Callable[[str], None]:
+        """A check, for worker threads, that no one has mounted a directory of `item`, on any host.
 
         `besides` is another directory that must not be mounted either.
         """
-        root, finder = attached.root.path, self.context.finder
+        root, finder, shared = attached.root.path, self.context.finder, attached.membership
 
         def check(location: str) -> None:
             uses = finder.uses(root)
             found = usage.of_location(uses, location) + (usage.of_location(uses, besides) if besides else [])
             if found:
                 raise usage.refuse(what, found)
+            if shared is not None:
+                usage.refuse_elsewhere(what, shared.presence.used_elsewhere(item), (location, besides))
 
         return check
+
+    async def do_with_snapshots(
+        self, pool: Pool, attached: Attached, item: Item, job: Job, work: Callable[[Progress], None]
+    ) -> None:
+        """Do what changes which snapshots an item has: where hosts share the pool, in this one's turn."""
+        if attached.membership is None:
+            await self.context.in_thread(pool, work, job.progress)
+            return
+        change = NoteSnapshots(attached.filesystem, item.definition, job.subject, partial(work, job.progress))
+        await self.context.commit(pool, attached, change, patient=True)
 
     async def commit(self, pool: Pool, attached: Attached, change: ItemChange) -> None:
         await self.context.commit(pool, attached, change)

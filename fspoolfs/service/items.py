@@ -243,7 +243,7 @@ class Items(ItemWork):
             attached.filesystem,
             old,
             new,
-            in_use=self.in_use(attached, f"rename item {name}"),
+            in_use=self.in_use(attached, f"rename item {name}", item.uuid),
             on_done=done,
         )
         await self.commit(pool, attached, change)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fspoolfs.backends import layout
-from fspoolfs.backends.root import LogFile, RootDirectory
+from fspoolfs.backends.root import LogFile, RootDirectory, SharedDirectory
 from fspoolfs.errors import TooLargeError
 
 #: Bytes of one segment: holds any definition (1 MiB at most) and about 2,000 usual records.
@@ -127,6 +127,8 @@ class Journal:
         self.pending: Sequence[Record] = tuple(
             Record(frame.number, frame.payload) for frame in frames if frame.number > self._stable
         )
+        newest, place = found[1]
+        self._behind = (place, newest[-1].end) if newest else (0, 0)
         # Go on in the segment that does not hold the newest record: nothing unread is overwritten.
         self._place = 1 - found[1][1] if found[1][0] else 0
         self._position = 0
@@ -140,10 +142,64 @@ class Journal:
         """Open the journal of the pool at `root`, made when it is missing."""
         return cls(root.open_log(layout.JOURNAL, size=2 * segment), segment=segment)
 
+    @classmethod
+    def join(cls, root: SharedDirectory, *, segment: int = SEGMENT) -> Journal:
+        """Open a journal to which others write as well, in turns; go on behind what they wrote."""
+        journal = cls(root.reopen_log(layout.JOURNAL, size=2 * segment), segment=segment)
+        journal._go_on_behind_the_last()
+        return journal
+
+    def rejoin(self, root: SharedDirectory) -> Sequence[Record] | None:
+        """Open it anew: what others have appended since it was closed, in order.
+
+        `None` when that is more than is kept; `pending` then has what is to be replayed. Until the end
+        of a turn records may come that are not `stable` yet.
+        """
+        log = root.reopen_log(layout.JOURNAL, size=2 * self._size)
+        try:
+            self._log.close()
+            found = self._appended(log)
+        except BaseException:
+            log.close()
+            raise
+        if found is None:
+            Journal.__init__(self, log, segment=self._size)
+            self._go_on_behind_the_last()
+            return None
+        self._log = log
+        self.pending = tuple(record for record in found if record.number > self._stable)
+        return found
+
+    def _appended(self, log: LogFile) -> list[Record] | None:
+        found: list[Record] = []
+        while True:
+            start = self._place * self._size
+            frames = _frames_in(log, start + self._position, self._size - self._position)
+            if not frames or frames[0].number != self._last + 1:
+                other = 1 - self._place
+                frames = _frames_in(log, other * self._size, self._size)
+                if not frames or frames[0].number != self._last + 1:
+                    return None if frames and frames[-1].number > self._last else found
+                self._place, self._position = other, 0
+            self._position += frames[-1].end
+            self._last = self._highest[self._place] = frames[-1].number
+            self._stable = max(self._stable, *(frame.stable for frame in frames))
+            self._marked = max([self._marked, *(frame.number for frame in frames if _is_mark(frame))])
+            found += [Record(frame.number, frame.payload) for frame in frames]
+
+    def _go_on_behind_the_last(self) -> None:
+        """Whoever reads along is to find what comes next there; what is torn there is of no use."""
+        self._place, self._position = self._behind
+
     @property
     def last(self) -> int:
         """The number of the newest record."""
         return self._last
+
+    @property
+    def stable(self) -> int:
+        """The number up to which the effects of all records are durable without them."""
+        return self._stable
 
     @property
     def unstable(self) -> int:

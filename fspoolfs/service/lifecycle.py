@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,9 +21,13 @@ from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.exposure import Exposure
+from fspoolfs.service.hosts import fencing
+from fspoolfs.service.hosts.joining import Ourselves
+from fspoolfs.service.hosts.membership import Tenancy
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Item, Pool
 from fspoolfs.service.pools import Pools
+from fspoolfs.service.refusals import as_refusal
 from fspoolfs.service.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,16 +35,6 @@ log = logging.getLogger(__name__)
 #: Definitions that a start had to parse for which it is worth to leave an index at once.
 MANY = 1000
 _NEW: Mapping[str, Item] = MappingProxyType({})
-
-#: What helps against an errno that the storage answers to a verb.
-_ADVICE = {
-    errno.EROFS: "remount the file system that holds {target} for writing",
-    errno.EACCES: "give the daemon's user the right to enter {target} and to write there",
-    errno.EPERM: "allow the daemon's user to change {target}, which a flag (lsattr) may forbid root too",
-    errno.ENOSPC: "make room on the file system that holds {target}",
-    errno.EDQUOT: "make room below the quota that {target} is under, or raise it",
-    errno.EIO: "look into the kernel's log (dmesg) for the fault of the storage at {target} and mend it",
-}
 
 
 class Lifecycle:
@@ -55,8 +48,10 @@ class Lifecycle:
         pools: Pools,
         companion: Companion,
         exposure: Exposure,
+        ourselves: Ourselves,
         nursery: trio.Nursery,
     ) -> None:
+        self.ourselves = ourselves
         self._context = context
         self._store = store
         self._registry = registry
@@ -159,6 +154,14 @@ class Lifecycle:
 
         await self._run(pool, PoolVerb.REFRESH, caller, work, after=PoolState.ACTIVE)
 
+    async def fence(self, pool: Pool, caller: Caller, host: str) -> None:
+        """Put another host out of the pool, because a person says that it is off."""
+
+        async def work(job: Job) -> None:
+            await fencing.fence(self._context, self._registry, pool, host, self.ourselves, job)
+
+        await self._run(pool, PoolVerb.FENCE, caller, work, after=pool.state)
+
     def _check_backend(self, pool: Pool) -> None:
         """Raise `UnsupportedError` when nothing here can serve the pool; its state stays as it is."""
         self._registry.source_for(pool.pending or pool.definition)
@@ -194,7 +197,7 @@ class Lifecycle:
             try:
                 await work(job)
             except BaseException as error:
-                pool.error = _as_refusal(verb, pool, error)
+                pool.error = as_refusal(verb, pool, error)
                 lost = before is PoolState.ACTIVE and pool.attached is None
                 if lost or failed is PoolState.FAILED:
                     pool.problem = pool.error
@@ -236,7 +239,9 @@ class Lifecycle:
             known = self._store.was_started(pool.name, pool.target)
             announced = mounts and self._store.announce_start(pool.name)
             try:
-                opened = opening.open_pool(definition, self._registry, token, progress, known=known)
+                opened = opening.open_pool(
+                    definition, self._registry, token, progress, ourselves=self.ourselves, known=known
+                )
             except (OSError, FspoolError):
                 if announced:
                     self._store.set_active(pool.name, active=False)
@@ -306,7 +311,7 @@ class Lifecycle:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
         attached, definition = pool.attached, pool.definition
         if attached is not None:
-            await self._close(pool, attached, force=force)
+            await self._close(pool, attached, force=force, leaves=True)
             pool.forget()
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
 
@@ -328,8 +333,8 @@ class Lifecycle:
         await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)
         await self._pools.bring_pending_into_force(pool)
 
-    async def _close(self, pool: Pool, attached: Attached, *, force: bool) -> None:
-        """End all work on the root and leave it synced."""
+    async def _close(self, pool: Pool, attached: Attached, *, force: bool, leaves: bool = False) -> None:
+        """End all work on the root and leave it synced; with `leaves` this host no longer has the pool."""
         self._companion.end(pool)
         for item in pool.items.values():
             if item.job is not None and item.job.running:
@@ -348,11 +353,15 @@ class Lifecycle:
                     attached.limiter.acquire_on_behalf_of_nowait(borrower)
                 except trio.WouldBlock:
                     await attached.limiter.acquire_on_behalf_of(borrower)
+            if leaves and attached.tenancy is not None:
+                await trio.to_thread.run_sync(_leave, pool.name, attached.tenancy, abandon_on_cancel=True)
             answered = True
         if not answered:
             # Threads that come back from the storage find the journal and the root closed.
             attached.committer.abandon()
             log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
+            if leaves and attached.tenancy is not None:
+                await trio.to_thread.run_sync(attached.tenancy.let_go)
         attached.root.close()
 
     # -- the daemon's end -------------------------------------------------------------------------
@@ -368,11 +377,10 @@ class Lifecycle:
         await self._close(pool, attached, force=False)
 
 
-def _as_refusal(verb: PoolVerb, pool: Pool, error: BaseException) -> FspoolError:
-    if isinstance(error, FspoolError):
-        return error
-    if isinstance(error, OSError):
-        refusal = StorageError.from_os(f"{verb} pool {pool.name}", error)
-        advice = _ADVICE.get(refusal.errno, "mend what is wrong with {target}").format(target=pool.target)
-        return StorageError(f"{refusal}; {advice}, then {verb} the pool again", errno=refusal.errno)
-    return FspoolError(f"{verb} of pool {pool.name} failed for a reason not foreseen: {error}")
+def _leave(pool: str, tenancy: Tenancy) -> None:
+    """Storage that fails, or that others have put this host out of, is let go all the same."""
+    try:
+        tenancy.leave()
+    except (OSError, FspoolError) as error:
+        log.warning("pool %s: %s", pool, error)
+        tenancy.let_go()

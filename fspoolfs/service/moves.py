@@ -15,9 +15,10 @@ from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import ExistsError, NotEmptyError, NotFoundError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition
-from fspoolfs.service.changes import ItemChange, label, place
+from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.objects import TrashEntry
+from fspoolfs.service.places import label, place
 from fspoolfs.service.vacating import vacate
 
 #: Raises `BusyError` when somebody uses the directory at this place below the root.

@@ -24,6 +24,7 @@ from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service.committer import Committer
+from fspoolfs.service.hosts.membership import Membership, Tenancy
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.locks import KeyedLocks
 
@@ -217,6 +218,10 @@ class Attached:
     filesystem: FileSystem
     features: tuple[Feature, ...]
     committer: Committer
+    #: This host's place among those that can have the pool active, and what it shares with the others:
+    #: `None` where there can be no other, and where there is none at a time.
+    tenancy: Tenancy | None = None
+    membership: Membership | None = None
     items: dict[str, Item] = field(default_factory=dict)
     trash: dict[str, TrashEntry] = field(default_factory=dict)
     locations: Locations = field(default_factory=Locations)

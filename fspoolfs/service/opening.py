@@ -16,7 +16,7 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import Source
+from fspoolfs.backends.source import Sharing, Source
 from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.model.infos import SpaceInfo
@@ -24,6 +24,10 @@ from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
 from fspoolfs.service import catalogue, identity, recovery
 from fspoolfs.service.committer import Committer
+from fspoolfs.service.hosts import joining
+from fspoolfs.service.hosts.joining import Ourselves
+from fspoolfs.service.hosts.membership import Membership, Tenancy
+from fspoolfs.service.hosts.sole import SoleHost
 from fspoolfs.service.journal import Journal
 from fspoolfs.service.objects import Attached, Item, TrashEntry
 
@@ -48,26 +52,31 @@ def open_pool(
     token: trio.lowlevel.TrioToken,
     progress: Progress,
     *,
+    ourselves: Ourselves,
     known: bool = False,
 ) -> Opened:
     """Attach the root, make sure that it is this pool's, finish or undo what was interrupted.
 
-    A pool that is `known` to have been active there is never made anew. Leaves nothing attached when
-    it fails. Raises `FspoolError` or `OSError`.
+    `ourselves` is who this host is where others can attach the root, too. A pool that is `known` to have
+    been active there is never made anew. Leaves nothing attached when it fails. Raises `FspoolError` or
+    `OSError`.
     """
     assert definition.uuid is not None
     source = registry.source_for(definition)
     source.check(definition)
     progress.begin("attaching")
     root = source.attach(definition, progress)
+    parts: _Parts | None = None
     try:
         source.verify(definition, root)
         wanted = identity.Identity(uuid=definition.uuid, name=definition.name)
-        identity.claim(root, wanted, known=known)
-        _discard_temporary(root)
-        filesystem = registry.filesystem_at(root)
+        sharing = joining.sharing_of(source, definition)
         progress.begin("recovering")
-        journal, troubles = _recovered_journal(root, filesystem)
+        if sharing is None or sharing.single:
+            parts = _open_alone(definition, registry, token, root, sharing, ourselves, wanted, known=known)
+        else:
+            parts = _open_shared(definition, registry, token, root, sharing, ourselves, wanted, known=known)
+        troubles = parts.troubles
         progress.begin("reading items")
         loaded = catalogue.load_items(root)
         for item in loaded.items if troubles else ():
@@ -80,9 +89,11 @@ def open_pool(
             attached=Attached(
                 root=root,
                 source=source,
-                filesystem=filesystem,
-                features=tuple(filesystem.features()),
-                committer=Committer(definition.name, root, journal, token),
+                filesystem=parts.filesystem,
+                features=tuple(parts.filesystem.features()),
+                committer=parts.committer,
+                tenancy=parts.tenancy,
+                membership=parts.membership,
             ),
             items=loaded.items,
             parsed=loaded.parsed,
@@ -91,6 +102,8 @@ def open_pool(
             rubbish=bool(root.names(layout.PURGE)),
         )
     except BaseException:
+        if parts is not None and parts.tenancy is not None:
+            _leave_quietly(definition, parts.tenancy)
         root.close()
         try:
             source.detach(definition, force=False)
@@ -98,6 +111,85 @@ def open_pool(
             # Somebody uses what an earlier daemon had attached; what failed is what is to be told.
             log.warning("pool %s: %s", definition.name, error)
         raise
+
+
+@dataclass(slots=True, kw_only=True)
+class _Parts:
+    """What is made of an attached root first, alone or with others."""
+
+    filesystem: FileSystem
+    committer: Committer
+    troubles: dict[UUID, FspoolError]
+    tenancy: Tenancy | None = None
+    membership: Membership | None = None
+
+
+def _open_alone(
+    definition: PoolDefinition,
+    registry: Registry,
+    token: trio.lowlevel.TrioToken,
+    root: RootDirectory,
+    sharing: Sharing | None,
+    ourselves: Ourselves,
+    wanted: identity.Identity,
+    *,
+    known: bool,
+) -> _Parts:
+    identity.claim(root, wanted, known=known)
+    place = None
+    if sharing is not None:
+        place = SoleHost(definition.name, root, ourselves.host, sharing.single)
+        place.enter()
+    try:
+        _discard_temporary(root)
+        filesystem = registry.filesystem_at(root)
+        journal, troubles = _recovered_journal(root, filesystem)
+    except BaseException:
+        if place is not None:
+            _leave_quietly(definition, place)
+        raise
+    committer = Committer(definition.name, root, journal, token)
+    return _Parts(filesystem=filesystem, committer=committer, troubles=troubles, tenancy=place)
+
+
+def _open_shared(
+    definition: PoolDefinition,
+    registry: Registry,
+    token: trio.lowlevel.TrioToken,
+    root: RootDirectory,
+    sharing: Sharing,
+    ourselves: Ourselves,
+    wanted: identity.Identity,
+    *,
+    known: bool,
+) -> _Parts:
+    if known and identity.read(root) is None:
+        identity.claim(root, wanted, known=known)  # which refuses it, before anything is made there
+    joined = joining.join(
+        definition,
+        root,
+        sharing,
+        ourselves,
+        token,
+        claim=lambda: identity.claim(root, wanted, known=known),
+        discard=lambda: _discard_temporary(root),
+        probe=lambda: registry.filesystem_at(root),
+    )
+    return _Parts(
+        filesystem=joined.filesystem,
+        committer=joined.membership.committer,
+        troubles=joined.troubles,
+        tenancy=joined.membership.presence,
+        membership=joined.membership,
+    )
+
+
+def _leave_quietly(definition: PoolDefinition, place: Tenancy) -> None:
+    """What failed before is what is to be told."""
+    try:
+        place.leave()
+    except (OSError, FspoolError) as error:
+        log.warning("pool %s: %s", definition.name, error)
 
 
 def _hand_out_snapshots(root: RootDirectory, items: Iterable[Item], trash: Iterable[TrashEntry]) -> None:

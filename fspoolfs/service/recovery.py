@@ -31,18 +31,22 @@ log = logging.getLogger(__name__)
 
 
 def recover(
-    root: RootDirectory, filesystem: FileSystem, pending: Sequence[Record]
+    root: RootDirectory, filesystem: FileSystem, pending: Sequence[Record], *, alone: bool = True
 ) -> dict[UUID, FspoolError]:
     """Replay `pending`, put leftovers among what is purged, and make it all durable.
 
-    Returns the items that are in their places, but whose owner, mode or limits the storage refused:
-    one of these never fails its pool. Raises `OSError` or `FspoolError` when the storage does
-    not let it; the journal is then kept as it is.
+    Who is not `alone` in the pool leaves what may be growing for another host.
+
+    Returns the items that are in their places, but whose owner, mode or limits the storage refused: one
+    of these never fails its pool. Raises `OSError` or `FspoolError` when the storage does not let it;
+    the journal is then kept as it is.
     """
     histories: dict[UUID, list[Intent]] = {}
     for record in pending:
         if record.payload:
             intent = Intent.decode(record.payload)
+            if intent.outcome is Outcome.NOTED:
+                continue
             histories[intent.uuid] = [*histories.pop(intent.uuid, []), intent]
     troubles: dict[UUID, FspoolError] = {}
     for uuid, history in histories.items():
@@ -51,7 +55,7 @@ def recover(
         if replay.trouble is not None:
             troubles[uuid] = replay.trouble
     _vacate_places(root, histories.values())
-    leftovers = _collect_staging(root, filesystem)
+    leftovers = alone and _collect_staging(root, filesystem)
     if histories or leftovers:
         root.sync()
     if histories:
@@ -109,6 +113,8 @@ class _Replay:
                 self._purge()
             case Outcome.ABORTED:
                 self._abort()
+            case Outcome.NOTED:
+                raise AssertionError("what was only noted has no history")
         self._remove_old_definitions()
 
     def _places(self) -> Iterable[str]:

@@ -9,8 +9,8 @@ two directories and therefore goes through the committer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -33,6 +33,7 @@ from fspoolfs.progress import Progress
 from fspoolfs.service.changes import as_refusal
 from fspoolfs.service.context import Context
 from fspoolfs.service.exposure import Exposure
+from fspoolfs.service.hosts.exclusion import RollbackExclusion
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.locks import Lease
@@ -73,19 +74,25 @@ class Snapshots(ItemWork):
             lease.release()  # a copy takes long, and the item can be changed meanwhile
         uuid = item.uuid
 
-        def make(progress: Progress) -> None:
-            self._exposure.expose(pool.name, attached)
-            target = layout.snapshot(uuid, snapshot.entry)
-            make_room(attached.root, target)
+        target, staging = layout.snapshot(uuid, snapshot.entry), layout.staging(uuid4())
+
+        def copy(progress: Progress) -> None:
             location = item.definition.location  # a rename may have come first
+            _copy(attached.root, snapshotter, location, staging, progress)
+
+        def place(progress: Progress) -> None:
+            self._exposure.expose(pool.name, attached)
+            make_room(attached.root, target)
             if snapshotter.instant_snapshots:
-                snapshotter.snapshot(location, target, progress)
+                snapshotter.snapshot(item.definition.location, target, progress)
             else:
-                _copy(attached.root, snapshotter, location, target, progress)
+                _show_copy(attached.root, staging, target)
 
         async def work(job: Job) -> None:
             try:
-                await self.context.in_thread(pool, make, job.progress)
+                if not snapshotter.instant_snapshots:
+                    await self.context.in_thread(pool, copy, job.progress)
+                await self.do_with_snapshots(pool, attached, item, job, place)
             except BaseException as error:
                 item.drop_snapshot(name)
                 attached.rubbish.set()
@@ -171,7 +178,7 @@ class Snapshots(ItemWork):
         """Move a snapshot's directory durably; what follows from it is `done` whenever that ends."""
         subject = f"snapshot {snapshot.name} of item {item.name}"
         directory, source = layout.snapshots(item.uuid), layout.snapshot(item.uuid, snapshot.entry)
-        check = self.in_use(attached, f"{verb} {subject}")
+        check = self.in_use(attached, f"{verb} {subject}", item.uuid)
 
         def move(progress: Progress) -> None:
             check(source)
@@ -180,7 +187,7 @@ class Snapshots(ItemWork):
 
         async def work(job: Job) -> None:
             try:
-                await self.context.in_thread(pool, move, job.progress)
+                await self.do_with_snapshots(pool, attached, item, job, move)
                 done(asked=not late)
             finally:
                 lease.release()
@@ -230,20 +237,24 @@ class Snapshots(ItemWork):
                 attached.filesystem,
                 item.definition,
                 kept=layout.snapshot(item.uuid, kept.entry),
-                in_use=self.in_use(attached, f"roll back item {item.name}"),
+                in_use=self.in_use(attached, f"roll back item {item.name}", item.uuid),
                 on_done=done,
             )
             source = layout.snapshot(item.uuid, snapshot.entry)
 
             def restore(progress: Progress) -> None:
+                exclusion.begin()
                 self._exposure.expose(pool.name, attached)
                 change.restore(source, progress)
 
+            exclusion = RollbackExclusion(attached, item.definition)
             try:
                 await self.context.in_thread(pool, restore, job.progress)
             except BaseException as error:
                 with trio.CancelScope(shield=True):
-                    await self._give_up(attached, change)
+                    if exclusion.begun:
+                        await self._give_up(attached, change)
+                    await exclusion.end()
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
             try:
@@ -253,6 +264,8 @@ class Snapshots(ItemWork):
                 if attached.committer.broken is None:
                     await self._give_up(attached, change)
                 raise
+            finally:
+                await exclusion.end()
 
         await self.context.run_job(pool, job, work, item=item.name)
 
@@ -319,16 +332,27 @@ def _snapshotter(pool: Pool, attached: Attached) -> Snapshotter:
 
 
 def _copy(
-    root: RootDirectory, snapshotter: Snapshotter, source: str, target: str, progress: Progress
+    root: RootDirectory, snapshotter: Snapshotter, source: str, staging: str, progress: Progress
 ) -> None:
-    """Copy into staging, and let the whole copy appear at `target` when it is durable."""
-    staging = layout.staging(uuid4())
-    try:
+    """Copy into staging, durably."""
+    with _given_up(root, staging):
         snapshotter.snapshot(source, staging, progress)
         root.sync()
+
+
+def _show_copy(root: RootDirectory, staging: str, target: str) -> None:
+    """Let the whole copy appear at `target`."""
+    with _given_up(root, staging):
         root.rename(staging, target)
+    root.sync_directory(target.rpartition("/")[0])
+
+
+@contextmanager
+def _given_up(root: RootDirectory, staging: str) -> Iterator[None]:
+    """Put what lies in staging among what is purged when the context fails."""
+    try:
+        yield
     except BaseException:
         with suppress(OSError):  # the next start finds it in staging; the first error is the one to tell
             root.rename(staging, layout.purge(uuid4()))
         raise
-    root.sync_directory(target.rpartition("/")[0])

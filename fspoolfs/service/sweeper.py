@@ -11,6 +11,7 @@ from fspoolfs.backends import layout
 from fspoolfs.errors import CancelledError, FspoolError, StorageError
 from fspoolfs.progress import Progress
 from fspoolfs.service.context import Context
+from fspoolfs.service.hosts.exclusion import SweepExclusion
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import Attached, Pool
 from fspoolfs.service.trash import Trash
@@ -30,12 +31,15 @@ async def sweep(pool: Pool, attached: Attached, context: Context) -> None:
         job = Job("purge", f"pool {pool.name}")
         pool.purging = job
 
-        def remove(progress: Progress) -> None:
-            for name in attached.root.names(layout.PURGE):
-                attached.filesystem.remove(f"{layout.PURGE}/{name}", progress)
+        def remove(progress: Progress) -> bool:
+            with SweepExclusion(attached) as may:
+                for name in attached.root.names(layout.PURGE) if may else ():
+                    attached.filesystem.remove(f"{layout.PURGE}/{name}", progress)
+            return may
 
+        mine = True
         try:
-            await context.in_thread(pool, remove, job.progress)
+            mine = await context.in_thread(pool, remove, job.progress)
         except CancelledError:
             log.info("pool %s: purging was cancelled; it goes on with the next start", pool.name)
         except (FspoolError, OSError) as error:
@@ -49,7 +53,7 @@ async def sweep(pool: Pool, attached: Attached, context: Context) -> None:
         finally:
             job.progress.cancel()
             job.finished.set()
-        if job.error is not None:
+        if job.error is not None or not mine:  # another host is at it, and has looked already
             await trio.sleep(INTERVAL)
             attached.rubbish.set()
 

@@ -58,7 +58,9 @@ class Trash(ItemWork):
             entry,
             keep=keep,
             as_written=before is not ItemState.FAILED,
-            in_use=self.in_use(attached, f"delete item {name}", besides=layout.snapshots(entry.uuid)),
+            in_use=self.in_use(
+                attached, f"delete item {name}", entry.uuid, besides=layout.snapshots(entry.uuid)
+            ),
             on_done=done,
         )
         await self.commit(pool, attached, change)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from fspoolfs.backends import layout
@@ -67,3 +67,15 @@ def refuse(what: str, uses: Sequence[MountUse], *, advice: str = "the file `user
     named = ", ".join(f"process {use.pid} ({use.command}) at {use.target}" for use in uses[:_NAMED])
     more = f" and {len(uses) - _NAMED} more" if len(uses) > _NAMED else ""
     return BusyError(f"{what}: in use by {named}{more}; {advice}")
+
+
+def refuse_elsewhere(what: str, uses: Sequence[tuple[str, MountUse]], locations: Collection[str]) -> None:
+    """Raise `BusyError` where other hosts use something at one of `locations`; `uses` name the hosts."""
+    found = [(host, use) for host, use in uses if any(of_location([use], at) for at in locations if at)]
+    if found:
+        host, use = found[0]
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise BusyError(
+            f"{what}: in use on host {host} by process {use.pid} ({use.command}) at {use.target}{more}; end "
+            f"that, or, if that host is off for good, write `fence {host}` into the pool's status"
+        )

@@ -174,14 +174,19 @@ def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
             raise
         return _ends_within_polling(process, seconds)
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(seconds * 1000):
+        if not wait_for(pidfd, seconds):
             return False
     finally:
         os.close(pidfd)
     process.wait()
     return True
+
+
+def wait_for(pidfd: int, seconds: float) -> bool:
+    """Whether the process behind `pidfd` ends within that time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _ends_within_polling(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -40,18 +40,22 @@ class HostLog:
         self._directory = directory
 
     @classmethod
-    def open(cls, dir_fd: int, name: str, *, size: int) -> HostLog:
+    def open(cls, dir_fd: int, name: str, *, size: int, alone: bool = True) -> HostLog:
         """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
 
         New space is written with zeros, since space that is only allocated (fallocate(2)) has its
         first write recorded in the file system's journal. A longer file stays as it is. One that has
         its size is not synced before the first `sync`: whoever gave it that may have been killed before
         he did so himself, but as long as nothing is written nobody relies on it. Raises
-        `BusyError` while somebody else has it open: two programs would write over each other.
+        `BusyError` while somebody else has it open: two programs would write over each other. Who is
+        not `alone` sees to that himself, and gets what is in the file now, not in this host's cache.
         """
         descriptor = Descriptor(os.open(name, _OPEN, 0o600, dir_fd=dir_fd))
         fd = descriptor.fd
-        _lock(fd)
+        if alone:
+            _lock(fd)
+        else:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         present = files.require_regular(fd, name).st_size
         if present >= size:
             return cls(descriptor, present, Descriptor(os.dup(dir_fd)))

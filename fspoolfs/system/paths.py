@@ -19,6 +19,7 @@ from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
 from fspoolfs.progress import Progress
 from fspoolfs.system import attributes, copying, files, measuring, reflink, removal, syscalls
 from fspoolfs.system.descriptors import Descriptor
+from fspoolfs.system.filelock import FileLock
 from fspoolfs.system.files import failure
 from fspoolfs.system.logfile import HostLog
 
@@ -262,6 +263,16 @@ class HostRoot:
         """
         with self._entry(path, syncable=True) as entry:
             return HostLog.open(entry.dir_fd, entry.name, size=size)
+
+    def reopen_log(self, path: str, *, size: int) -> HostLog:
+        """The same of one that others write to in turns, without what this host still caches of it."""
+        with self._entry(path, syncable=True) as entry:
+            return HostLog.open(entry.dir_fd, entry.name, size=size, alone=False)
+
+    def try_lock(self, path: str) -> FileLock | None:
+        """Lock a file, made if it is missing (flock(2)); `None` while somebody else has it locked."""
+        with self._entry(path) as entry:
+            return FileLock.take(entry.dir_fd, entry.name)
 
     def filesystem_magic(self) -> int:
         """f_type of statfs(2): which kind of file system the root is on."""

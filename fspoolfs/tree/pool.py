@@ -74,6 +74,9 @@ async def _status(directory: PoolDirectory, data: bytes, caller: Caller) -> None
         chosen = values.one_of("start", arguments, ("build",))
         await lifecycle.start(pool, caller, build=bool(chosen))
 
+    async def fence(arguments: list[str]) -> None:
+        await lifecycle.fence(pool, caller, values.one_argument("fence", arguments, "HOST"))
+
     def plain(verb: str, act: Callable[[Pool, Caller], Awaitable[None]]) -> values.Verb:
         async def run(arguments: list[str]) -> None:
             values.no_arguments(verb, arguments)
@@ -90,6 +93,7 @@ async def _status(directory: PoolDirectory, data: bytes, caller: Caller) -> None
             "destroy": plain("destroy", lifecycle.destroy),
             "delete": plain("delete", lifecycle.delete),
             "refresh": plain("refresh", lifecycle.refresh),
+            "fence": fence,
         },
     )
 

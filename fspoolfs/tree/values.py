@@ -51,6 +51,12 @@ def one_of(verb: str, arguments: list[str], choices: tuple[str, ...]) -> str:
     return arguments[0] if arguments else ""
 
 
+def one_argument(verb: str, arguments: list[str], what: str) -> str:
+    if len(arguments) != 1:
+        raise InvalidError(f"{verb} takes one argument, {what}, not {' '.join(arguments)!r}")
+    return arguments[0]
+
+
 async def cancel(data: bytes, jobs: list[Job | None]) -> None:
     """What `job` takes: `cancel` stops the first job that is running."""
     if words(data) != ["cancel"]:

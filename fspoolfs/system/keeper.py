@@ -1,0 +1,93 @@
+"""Processes that do nothing but keep a file open, for as long as they are let live.
+
+A lock on that file then outlives this process, as mounts do, and goes when the host dies or somebody
+ends the keeper. Whoever starts later finds it again by a note with its number and the time at which
+it began.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from fspoolfs.errors import StorageError
+from fspoolfs.system import atomic, command
+
+#: Ends by a signal only.
+_ARGV = ("sleep", "infinity")
+#: Seconds that a killed keeper may take to close its file, which the storage may keep it from.
+_PATIENCE = 5.0
+_NOTE_LIMIT = 64
+#: The keepers that this process has started, by number.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def keep(fd: int, note: Path) -> None:
+    """Start a process that has `fd` open, and say in the file `note` which one it is."""
+    program = command.find(_ARGV[0])
+    if program is None:
+        raise StorageError(f"{_ARGV[0]} is not installed")
+    process = subprocess.Popen(
+        [program, *_ARGV[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+        pass_fds=(fd,),
+    )
+    try:
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic.write_file(str(note), f"{process.pid} {_began(process.pid)}\n".encode(), durable=False)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    _children[process.pid] = process
+
+
+def is_kept(note: Path) -> bool:
+    """Whether the process of `note` still lives."""
+    return _noted(note) is not None
+
+
+def let_go(note: Path) -> None:
+    """End the process of `note`, if it lives, and forget it.
+
+    One that cannot end, since its storage does not answer, is left behind: it is killed already.
+    """
+    pid = _noted(note)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                command.wait_for(pidfd, _PATIENCE)
+            finally:
+                os.close(pidfd)
+        child = _children.pop(pid, None)
+        if child is not None:
+            child.poll()
+    note.unlink(missing_ok=True)
+
+
+def _noted(note: Path) -> int | None:
+    """The process that `note` names, if that one still lives."""
+    try:
+        pid, began = (int(word) for word in atomic.read_file(str(note), _NOTE_LIMIT).split())
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if _began(pid) == began else None
+
+
+def _began(pid: int) -> int:
+    """When a process began, in clock ticks since the boot (proc_pid_stat(5)); 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
