@@ -31,6 +31,7 @@ POOL_ANSWERS = {
     "destroy": "NOT_ACTIVE WORKING WORKING stopping WORKING WORKING stopping",
     "delete": "deleting WORKING WORKING NOT_INACTIVE WORKING WORKING deleting",
     "refresh": "NOT_ACTIVE WORKING WORKING active WORKING WORKING NOT_ACTIVE",
+    "fence": "inactive WORKING WORKING active WORKING WORKING failed",
     "undefine": "inactive WORKING WORKING NOT_INACTIVE WORKING WORKING failed",
 }
 ITEM_COLUMNS = ["creating", "ready", "busy", "deleting", "missing", "failed"]
