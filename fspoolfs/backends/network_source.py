@@ -1,8 +1,4 @@
-""
-
-""
-""
-"""Network pools: an export of another host or of a cluster, mounted at the target, or a directory bound there.
+"""Network pools: an export of another host or of a cluster, or a directory of this host, at the target.
 
 How exports of one kind are mounted is an `Engine`'s business. Everything that may wait for a server is
 bounded in time, and nothing is left mounted or running when it is given up. What is at the target is
@@ -16,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from fspoolfs.backends import layout, network_mounts
@@ -164,7 +161,7 @@ class NetworkSource:
             parent = replace(definition, source=replace(definition.source, directory=above))
             try:
                 with network_mounts.detached(parent, engine, progress) as made:
-                    network_mounts.within(definition, lambda: _make_below(made.tree, missing))
+                    network_mounts.within(definition, partial(_make_below, made.tree, missing))
                 return
             except NotFoundError:
                 if above == "/":
