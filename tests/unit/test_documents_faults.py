@@ -14,7 +14,7 @@ import pytest
 from lxml import etree
 
 from fspoolfs.errors import DocumentError
-from fspoolfs.model import documents
+from fspoolfs.model import documents, sources
 
 FULL = ["full-volume.xml", "full-device.xml", "full-network.xml", "full-dir.xml", "full-item.xml"]
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -28,7 +28,7 @@ REQUIRED = {
     "source/volume": "lacks <pool> and <volume>, or <device>",
     "source/device": "lacks <pool> and <volume>, or <device>",
 }
-REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention"}
+REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention", "file"}
 #: Element or attribute → texts that it does not take, and the words of the refusal.
 WRONG_TEXTS = {
     "name": (["", "a/b", "..", ".a", "-a", "a\nb", "a\x85b", "x" * 201, "é" * 101], "<name>: name "),
@@ -58,6 +58,11 @@ WRONG_ATTRIBUTES = {
     "host/@port": ["", "0", "65536", "ssh", "-1"],
     "dir/@path": ["", "-a", "../x", "/a\x80"],
     "format/@type": ["", "EXT4", "-t", "ext4 "],
+    "auth/@type": ["", "SSHFS", "-t"],
+    "auth/@username": ["", "-l", "a b", "a,b", "a:b", "u" * 129, "ü"],
+    "secret/@file": ["", "keys/x", "/a/../b", "/a\x80"],
+    "hosts/@file": ["", "-", "/"],
+    "config/@file": ["", "ceph.conf", "/a\n"],
     "trash/@retention": ["", "soon", "1w", "-1h"],
     "source/@fspool": ["", "a/b", ".a"],
     "source/@fs": ["", "-b"],
@@ -350,7 +355,7 @@ def test_an_unknown_limit_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_hosts_of_a_source_are_numbered() -> None:
-    hosts = "<host name='h'/>" * documents.MAX_HOSTS
+    hosts = "<host name='h'/>" * sources.MAX_HOSTS
     document = "<fspool type='network'><name>p</name><source>{}</source></fspool>"
     assert len(documents.parse_pool(document.format(hosts).encode()).source.hosts) == 64
     with pytest.raises(DocumentError, match="has 65 hosts; at most 64"):
