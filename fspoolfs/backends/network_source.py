@@ -20,7 +20,7 @@ from fspoolfs.backends import place as places
 from fspoolfs.backends.network import exports
 from fspoolfs.backends.network.engine import Engine
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import BuildMode
+from fspoolfs.backends.source import BuildMode, Sharing
 from fspoolfs.backends.volume_mounts import busy
 from fspoolfs.errors import (
     BusyError,
@@ -145,6 +145,10 @@ class NetworkSource:
             if network_mounts.is_own(definition, engine, found):
                 return engine, found
         return None
+
+    def sharing(self, definition: PoolDefinition) -> Sharing:
+        engine = self._engine(definition)
+        return Sharing(single=engine.single_host, fences=engine.fences)
 
     def identity(self, definition: PoolDefinition) -> str:
         candidates = self._candidates(definition)

@@ -18,10 +18,12 @@ from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
 from fspoolfs.service.hosts.joining import Ourselves
+from fspoolfs.service.hosts.presence import Present
 from fspoolfs.service.items import Items
 from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
 from fspoolfs.service.metrics import Metrics
+from fspoolfs.service.objects import Pool
 from fspoolfs.service.pools import Pools
 from fspoolfs.service.resuming import Resuming
 from fspoolfs.service.snapshots import Snapshots
@@ -87,6 +89,21 @@ class Service:
         """Leave the storage of every pool synced, and attached as it is."""
         self.context.suspect = lambda pool: None  # nobody is left to look
         await self.lifecycle.close_all()
+
+    async def hosts(self, pool: Pool) -> str:
+        """Who has a shared pool active: name, number, and whether that is alive, lost, or here."""
+        attached = pool.active()
+        if attached.membership is None:
+            return ""
+        presence = attached.membership.presence
+
+        def look() -> list[Present]:
+            return presence.all()
+
+        found: list[Present] = []
+        with trio.move_on_after(self.context.grace):
+            found = await trio.to_thread.run_sync(look, limiter=attached.limiter, abandon_on_cancel=True)
+        return "".join(f"{one.host.name} {one.host.id} {presence.describe(one)}\n" for one in found)
 
     async def define(self, definition: PoolDefinition | ItemDefinition, caller: Caller) -> None:
         """What a document written into the root's `define` does."""

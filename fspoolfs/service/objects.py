@@ -304,6 +304,11 @@ class Pool:
         """For the threads that work on its storage."""
         return self.attached.limiter if self.attached is not None else self._limiter
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts may have it active at the same time."""
+        return self.attached is not None and self.attached.membership is not None
+
     def active(self) -> Attached:
         """What it is attached to. Raises `InactiveError` when it is not active."""
         if self.state is not PoolState.ACTIVE or self.attached is None:

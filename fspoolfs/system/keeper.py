@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 from fspoolfs.errors import StorageError
 from fspoolfs.system import atomic, command
 
-#: Ends by a signal only.
-_ARGV = ("sleep", "infinity")
+#: What becomes `sleep`, away from our working directory, and ends by a signal only.
+_ARGV = ("env", "--chdir=/", "sleep", "infinity")
+#: The descriptor of the file in the keeper.
+_KEPT = 3
 #: Seconds that a killed keeper may take to close its file, which the storage may keep it from.
 _PATIENCE = 5.0
 _NOTE_LIMIT = 64
-#: The keepers that this process has started, by number.
-_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def keep(fd: int, note: Path) -> None:
@@ -30,24 +29,21 @@ def keep(fd: int, note: Path) -> None:
     program = command.find(_ARGV[0])
     if program is None:
         raise StorageError(f"{_ARGV[0]} is not installed")
-    process = subprocess.Popen(
-        [program, *_ARGV[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={},
-        cwd="/",
-        start_new_session=True,
-        pass_fds=(fd,),
+    null = ((os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in range(3))
+    pid = os.posix_spawn(
+        program,
+        _ARGV,
+        {"PATH": ":".join(command.DIRECTORIES)},
+        file_actions=[(os.POSIX_SPAWN_DUP2, fd, _KEPT), *null],
+        setsid=True,
     )
     try:
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic.write_file(str(note), f"{process.pid} {_began(process.pid)}\n".encode(), durable=False)
+        atomic.write_file(str(note), f"{pid} {_began(pid)}\n".encode(), durable=False)
     except BaseException:
-        process.kill()
-        process.wait()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         raise
-    _children[process.pid] = process
 
 
 def is_kept(note: Path) -> bool:
@@ -69,9 +65,8 @@ def let_go(note: Path) -> None:
                 command.wait_for(pidfd, _PATIENCE)
             finally:
                 os.close(pidfd)
-        child = _children.pop(pid, None)
-        if child is not None:
-            child.poll()
+        with suppress(ChildProcessError):  # of a daemon before this one
+            os.waitpid(pid, os.WNOHANG)
     note.unlink(missing_ok=True)
 
 

@@ -139,6 +139,10 @@ def _features(directory: PoolDirectory) -> str:
     return f"filesystem: {attached.filesystem.name}\n{reports.features(attached.features)}"
 
 
+async def _hosts(directory: PoolDirectory) -> str:
+    return await directory.service.hosts(directory.pool)
+
+
 def _pending(directory: PoolDirectory) -> str:
     pending = directory.pool.pending
     return formatting.format_pool(pending).decode() if pending is not None else ""
@@ -183,6 +187,7 @@ PoolDirectory.table = table(
         store=_autostart,
     ),
     File[PoolDirectory](name="features", show=_features),
+    File[PoolDirectory](name="hosts", ask=_hosts, present=lambda at: at.pool.is_shared),
     File[PoolDirectory](name="last_error", show=lambda at: values.sentence(at.pool.error)),
     Link[PoolDirectory](name="root", target=lambda at: at.pool.target),
 )

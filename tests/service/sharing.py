@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -70,10 +70,9 @@ class Hosts:
         return pool
 
 
-async def eventually_true(condition: object, *, what: str) -> None:
+async def eventually_true(condition: Callable[[], bool], *, what: str) -> None:
     """Wait for what another host's daemon is to notice by itself."""
-    assert callable(condition)
     with trio.move_on_after(LIMIT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another host sends no event to this one
             await trio.sleep(LOOK)
     assert condition(), what

@@ -209,7 +209,7 @@ async def test_a_fenced_host_that_lives_changes_nothing(tmp_path: Path) -> None:
     hosts = Hosts(tmp_path, UNFENCED)
     async with two(hosts) as ((first, here), (second, there)):
         await first.lifecycle.fence(here, ROOT, str(second.lifecycle.ourselves.host.id))
-        with pytest.raises(FspoolError, match="was fenced|is failed"):
+        with pytest.raises(FspoolError, match=r"was fenced|is failed"):
             await second.items.create(there, item("late"), ROOT, adopt=False)
         assert not (hosts.root / "late").exists()
 

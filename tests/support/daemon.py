@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import pytest
 
+from support.keepers import end_keepers
 from support.leftovers import beneath, take_away
 from support.logs import complaints
 from support.machine import is_mounted
@@ -137,6 +138,7 @@ class Daemon:
             print(log)  # pytest shows it with a failed test
             if self.is_running:
                 self.kill(unmount=False)
+            end_keepers(self.state)
             take_away(beneath(self.base))
             run("rm", "-r", "-f", "--one-file-system", "--", self.base)
         found = complaints(log, self._announced)

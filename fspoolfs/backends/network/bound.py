@@ -25,7 +25,8 @@ class Bound:
     fs_types: ClassVar[Collection[str]] = ()
     options: ClassVar[Collection[str]] = ()
     single_host: ClassVar[str] = ""
-    fences: ClassVar[bool] = False
+    #: All daemons that can bind it run under one kernel, which ends what a process has with it.
+    fences: ClassVar[bool] = True
     patience: ClassVar[float] = 10.0
 
     def unusable(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from fspoolfs.backends.registry import Registry
+from fspoolfs.backends.source import Shared
 from fspoolfs.errors import UnsupportedError
 from fspoolfs.progress import Progress
 from fspoolfs.service.context import Context
@@ -20,10 +21,9 @@ async def fence(
     """Whether the pool is active here or not; what is attached for it is detached again."""
     definition, attached = pool.definition, pool.attached
     source = registry.source_for(definition)
-    sharing = joining.sharing_of(source, definition)
-    if sharing is None:
+    if not isinstance(source, Shared):
         raise UnsupportedError(f"pool {pool.name} is this host's alone; there is no other one to be fenced")
-    known = sharing
+    shared: Shared = source
 
     def work(progress: Progress) -> None:
         if attached is not None and attached.tenancy is not None:
@@ -31,7 +31,8 @@ async def fence(
             return
         with closing(source.attach(definition, progress)) as root:
             try:
-                place = joining.tenancy(definition, root, known, ourselves)
+                sharing = shared.sharing(definition)
+                place = joining.tenancy(definition, root, sharing, ourselves)
                 joining.fence(definition, root, place, host)
             finally:
                 root.close()

@@ -167,6 +167,12 @@ class Presence:
                     found.append(present)
         return found
 
+    def describe(self, present: Present) -> str:
+        """One word about a host."""
+        if present.host.id == self._host.id:
+            return "here"
+        return "alive" if present.alive else "lost"
+
     def _read(self, id: UUID) -> Present | None:
         try:
             data = self._root.read(layout.host_record(id), limit=_RECORD_LIMIT)
