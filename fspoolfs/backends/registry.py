@@ -13,6 +13,9 @@ from pathlib import Path
 from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
+from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.sshfs import Sshfs
+from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
 from fspoolfs.backends.source import Composite, Source
@@ -32,7 +35,8 @@ _ABSENT = "no backend in this version"
 
 #: What pools are known by, in the order in which `features` shows it. What is not registered is
 #: shown too, as not usable: whoever looks for it then knows.
-_SOURCES = ("dir", "volume", "network nfs", "network sshfs", "network ceph", "network moosefs")
+_SOURCES = ("dir", "volume", "network")
+_ENGINES = ("sshfs", "cephfs", "moosefs", "nfs", "cifs", "glusterfs")
 _PROVIDERS = ("images", "device", "lvm", "libvirt")
 _FORMATS = ("ext4", "xfs", "btrfs", "zfs")
 _FILE_SYSTEMS = ("btrfs", "project-quota", "zfs", "ceph", "moosefs", "generic")
@@ -103,6 +107,7 @@ class Registry:
         filesystems |= {kind.name: "" for kind in self._filesystems}
         parts = dict.fromkeys((f"provider {name}" for name in _PROVIDERS), _ABSENT)
         parts |= dict.fromkeys((f"format {name}" for name in _FORMATS), _ABSENT)
+        parts |= dict.fromkeys((f"network {name}" for name in _ENGINES), _ABSENT)
         for source in self._sources:
             parts |= source.parts() if isinstance(source, Composite) else {}
         rows = {
@@ -135,6 +140,7 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
+        NetworkSource([Sshfs()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS])
 

@@ -40,11 +40,27 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """What a server is asked to let us in with: a name, and the paths of files on this host.
+
+    `secret` is a key or a password's file, which only root may read, `hosts` what the server is
+    recognised by, `config` a configuration of the protocol. What a file holds is never here. `type`
+    repeats the protocol for a reader.
+    """
+
+    type: str | None = None
+    username: str | None = None
+    secret: str | None = None
+    hosts: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSource:
     """Where the root comes from. Which fields are set depends on the pool's type.
 
-    volume: `pool` and `volume` (with an optional `provider`), or `device`; network: `hosts` and
-    `directory`. `format` is the file system or protocol, `options` are mount options.
+    volume: `pool` and `volume` (with an optional `provider`), or `device`; network: `hosts`,
+    `directory` and `auth`. `format` is the file system or protocol, `options` are mount options.
     """
 
     pool: str | None = None
@@ -55,6 +71,7 @@ class PoolSource:
     directory: str | None = None
     format: str | None = None
     options: str | None = None
+    auth: Auth | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

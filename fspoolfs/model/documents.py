@@ -17,15 +17,12 @@ from uuid import UUID
 from lxml import etree
 
 from fspoolfs.errors import DocumentError, TooLargeError
-from fspoolfs.model import sizes, values
+from fspoolfs.model import sizes, sources, values
 from fspoolfs.model.definitions import (
-    Host,
     ItemDefinition,
     ItemOrigin,
     Permissions,
     PoolDefinition,
-    PoolSource,
-    PoolType,
     TrashPolicy,
 )
 from fspoolfs.model.elements import (
@@ -51,13 +48,11 @@ from fspoolfs.model.formatting import format_item, format_pool
 from fspoolfs.names import check_item_path, check_name, check_target_path, quote
 from fspoolfs.units import parse_duration
 
-__all__ = ["LIMITS", "MAX_DOCUMENT", "MAX_HOSTS", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
+__all__ = ["LIMITS", "MAX_DOCUMENT", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
 
 #: Bytes of a <metadata> element as it is printed. With all else at its longest, a definition is
 #: still printed in less than `MAX_DOCUMENT`: what was accepted once can always be read again.
 MAX_METADATA: Final = 768 * 1024
-#: Servers of one source; the schema takes time for them that grows with their square.
-MAX_HOSTS: Final = 64
 #: The cgroup v2 interface files that an item may limit (Documentation/admin-guide/cgroup-v2.rst).
 LIMITS: Final = ("io.max", "io.weight", "io.latency", "memory.max", "memory.high", "pids.max", "cpu.max")
 
@@ -71,11 +66,6 @@ _COMMON_PARTS = frozenset(
 )
 _ITEM_PARTS = _COMMON_PARTS | {"files"}
 _POOL_PARTS = _COMMON_PARTS | {"defaults", "trash"}
-_SOURCE_PARTS: Final[Mapping[PoolType, frozenset[str]]] = {
-    PoolType.DIR: frozenset(),
-    PoolType.VOLUME: frozenset({"pool", "volume", "device", "format", "options"}),
-    PoolType.NETWORK: frozenset({"host", "dir", "format", "options"}),
-}
 _TARGET_PARTS = frozenset({"path", "permissions"})
 _OWNERSHIP = frozenset({"mode", "owner", "group"})
 _OWNERSHIP_AND_LIMITS = _OWNERSHIP | {"cgroups"}
@@ -227,88 +217,13 @@ def _pool(root: Element) -> PoolDefinition:
         type=kind,
         uuid=common.uuid,
         capacity=sizes.capacity(parts),
-        source=_pool_source(root, parts.get("source"), kind),
+        source=sources.pool_source(root, parts.get("source"), kind),
         target=place.path,
         permissions=_permissions(place.permissions),
         defaults=sizes.defaults(parts.get("defaults")),
         trash=_trash(parts.get("trash")),
         metadata=common.metadata,
     )
-
-
-def _pool_source(root: Element, element: Element | None, kind: PoolType) -> PoolSource:
-    if element is None:
-        if kind is not PoolType.DIR:
-            refuse(root, f"a pool of type {kind} lacks its <source>")
-        return PoolSource()
-    attributes(element)
-    parts = children(
-        element,
-        _SOURCE_PARTS[kind],
-        remarks=kind is not PoolType.DIR,
-        repeated="host",
-        where=f"the <source> of a pool of type {kind}",
-    )
-    match kind:
-        case PoolType.DIR:
-            return PoolSource()
-        case PoolType.VOLUME:
-            return _volume_source(element, parts)
-        case PoolType.NETWORK:
-            return _network_source(element, parts)
-
-
-def _volume_source(element: Element, parts: Mapping[str, Element]) -> PoolSource:
-    pool, volume, device = parts.get("pool"), parts.get("volume"), parts.get("device")
-    if device is not None:
-        if pool is not None or volume is not None:
-            refuse(device, "<device> excludes <pool> and <volume>; name the volume in one way")
-        return PoolSource(
-            device=attribute(device, empty(device, "path"), "path", values.device),
-            format=_format(parts),
-            options=optional(parts, "options", values.options),
-        )
-    if pool is None or volume is None:
-        refuse(element, "the <source> of a volume lacks <pool> and <volume>, or <device>")
-    given = empty(pool, "name", "provider")
-    return PoolSource(
-        pool=attribute(pool, given, "name", check_name),
-        provider=attribute(pool, given, "provider", values.word) if "provider" in given else None,
-        volume=attribute(volume, empty(volume, "name"), "name", check_name),
-        format=_format(parts),
-        options=optional(parts, "options", values.options),
-    )
-
-
-def _network_source(element: Element, parts: Mapping[str, Element]) -> PoolSource:
-    hosts = element.findall("host")
-    directory = parts.get("dir")
-    if not hosts and directory is None:
-        refuse(element, "the <source> of a network pool lacks a <host> or a <dir>")
-    if len(hosts) > MAX_HOSTS:
-        refuse(hosts[MAX_HOSTS], f"<source> has {len(hosts)} hosts; at most {MAX_HOSTS} are accepted")
-    path = None
-    if directory is not None:
-        path = attribute(directory, empty(directory, "path"), "path", values.directory)
-    return PoolSource(
-        hosts=tuple(_host(host) for host in hosts),
-        directory=path,
-        format=_format(parts),
-        options=optional(parts, "options", values.options),
-    )
-
-
-def _host(element: Element) -> Host:
-    given = empty(element, "name", "port")
-    return Host(
-        name=attribute(element, given, "name", values.host_name),
-        port=attribute(element, given, "port", values.port) if "port" in given else None,
-    )
-
-
-def _format(parts: Mapping[str, Element]) -> str | None:
-    element = parts.get("format")
-    return None if element is None else attribute(element, empty(element, "type"), "type", values.word)
 
 
 def _trash(element: Element | None) -> TrashPolicy:

@@ -11,6 +11,7 @@ from typing import Final
 
 from fspoolfs.model.definitions import (
     DEFAULT_RETENTION,
+    Auth,
     ItemDefinition,
     Permissions,
     PoolDefaults,
@@ -147,4 +148,16 @@ def _source(lines: list[str], source: PoolSource) -> None:
         inner.append(f"    <format{_attribute('type', source.format)}/>")
     if source.options is not None:
         inner.append(f"    <options>{source.options.translate(_TEXT)}</options>")
+    if source.auth is not None:
+        inner += _auth(source.auth)
     lines += _within("source", inner, "  ")
+
+
+def _auth(auth: Auth) -> list[str]:
+    start = f"    <auth{_attribute('type', auth.type)}{_attribute('username', auth.username)}"
+    files = [
+        f"      <{name}{_attribute('file', path)}/>"
+        for name, path in (("secret", auth.secret), ("hosts", auth.hosts), ("config", auth.config))
+        if path is not None
+    ]
+    return [f"{start}>", *files, "    </auth>"] if files else [f"{start}/>"]

@@ -33,6 +33,8 @@ _WORD = re.compile(r"[a-z0-9][a-z0-9+._-]{0,63}")
 # A name, an address of IPv4 or IPv6, with a user in front where the protocol has one. It never
 # begins with '-', which a program would take for an option.
 _HOST = re.compile(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:%@\[\]-]{0,254}")
+# Never with an option's dash in front, a comma (which ends an option) or a blank in it.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\$?")
 _SOURCE_TEXT = re.compile(r"""fspool[ \t\r\n]*=[ \t\r\n]*(?:'([^']*)'|"([^"]*)")""")
 _PRINTABLE = re.compile("[ -~]+")
 
@@ -124,6 +126,20 @@ def directory(text: str) -> str:
     if text.startswith("-"):
         raise InvalidError(f"path {quote(text)} begins with '-', as options do")
     return check_path(text, "path")
+
+
+def file(text: str) -> str:
+    """The absolute path of a file on this host."""
+    return check_target_path(text, "path")
+
+
+def user_name(text: str) -> str:
+    """Who a server is to take us for."""
+    if not _USER.fullmatch(text):
+        raise InvalidError(
+            f"{quote(text)} is not the name of a user of a server: letters, digits, '.', '_', '-', '@', '+'"
+        )
+    return text
 
 
 def device(text: str) -> str:

@@ -33,6 +33,7 @@ RENAME_EXCHANGE = 0x02
 FICLONE = 0x40049409
 
 # include/uapi/linux/fs.h, include/linux/fs.h
+MNT_FORCE = 0x01
 MNT_DETACH = 0x02
 UMOUNT_NOFOLLOW = 0x08
 

@@ -14,7 +14,7 @@ import pytest
 from lxml import etree
 
 from fspoolfs.errors import DocumentError
-from fspoolfs.model import documents
+from fspoolfs.model import documents, sources
 
 FULL = ["full-volume.xml", "full-device.xml", "full-network.xml", "full-dir.xml", "full-item.xml"]
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -350,7 +350,7 @@ def test_an_unknown_limit_is_refused_with_the_known_ones() -> None:
 
 
 def test_the_hosts_of_a_source_are_numbered() -> None:
-    hosts = "<host name='h'/>" * documents.MAX_HOSTS
+    hosts = "<host name='h'/>" * sources.MAX_HOSTS
     document = "<fspool type='network'><name>p</name><source>{}</source></fspool>"
     assert len(documents.parse_pool(document.format(hosts).encode()).source.hosts) == 64
     with pytest.raises(DocumentError, match="has 65 hosts; at most 64"):

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fspoolfs.errors import DocumentError, TooLargeError
-from fspoolfs.model import documents, formatting
+from fspoolfs.model import documents, formatting, sources
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 
 DOCUMENTS = Path(__file__).parent / "documents"
@@ -112,7 +112,7 @@ def test_metadata_that_grows_when_it_is_printed_is_measured_as_printed() -> None
 
 def test_the_longest_definition_can_be_read_again() -> None:
     path = "/&" * 2000
-    hosts = "".join(f"<host name='{'h' * 255}' port='65535'/>" for _ in range(documents.MAX_HOSTS))
+    hosts = "".join(f"<host name='{'h' * 255}' port='65535'/>" for _ in range(sources.MAX_HOSTS))
     document = (
         f"<fspool type='network'><name>{'&amp;' * 200}</name><source>{hosts}"
         f'<dir path="{path.replace("&", "&apos;")}"/><options>{"&gt;" * 4095}</options></source>'
