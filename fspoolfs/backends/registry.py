@@ -14,6 +14,7 @@ from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota, zf
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.cephfs import Ceph, Cephfs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
@@ -140,7 +141,7 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs()], Bound()),
+        NetworkSource([Sshfs(), Cephfs(), Ceph()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS])
 

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -106,7 +106,9 @@ client mount timeout = 20
 
 def new_key() -> str:
     """A secret as ceph-authtool makes it: type 1, the time, 16 bytes."""
-    return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, 16) + secrets.token_bytes(16)).decode()
+    return base64.b64encode(
+        struct.pack("<HIIH", 1, int(time.time()), 0, 16) + secrets.token_bytes(16)
+    ).decode()
 
 
 @dataclass(slots=True)
@@ -142,10 +144,8 @@ class Server:
             return
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(_END)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
 
 
@@ -183,7 +183,17 @@ class Cluster:
         )  # fmt: skip
         self._write_keys()
         addresses = f"[v2:{self.address}:{self.port},v1:{self.address}:{old_port}]"
-        run("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", addresses, self.base / "monmap")
+        run(
+            "monmaptool",
+            "--create",
+            "--clobber",
+            "--fsid",
+            fsid,
+            "--addv",
+            "a",
+            addresses,
+            self.base / "monmap",
+        )
         self._tool(
             "ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self.base / "monmap"),
             "--keyring", str(self.base / "keyring"),
@@ -217,7 +227,12 @@ class Cluster:
             "mon.": {"mon": allow},
             "client.admin": {"mon": allow, "osd": allow, "mds": allow, "mgr": allow},
             "mgr.x": {"mon": "allow profile mgr", "osd": allow, "mds": allow},
-            "mds.a": {"mon": "allow profile mds", "osd": "allow rwx", "mds": allow, "mgr": "allow profile mds"},
+            "mds.a": {
+                "mon": "allow profile mds",
+                "osd": "allow rwx",
+                "mds": allow,
+                "mgr": "allow profile mds",
+            },
             **{
                 f"osd.{number}": {"mon": "allow profile osd", "osd": allow, "mgr": "allow profile osd"}
                 for number in range(self.osds)
@@ -226,7 +241,11 @@ class Cluster:
         lines: list[str] = []
         for name, granted in capabilities.items():
             key = self.admin_key if name == "client.admin" else new_key()
-            lines += [f"[{name}]", f"key = {key}", *(f'caps {what} = "{how}"' for what, how in granted.items())]
+            lines += [
+                f"[{name}]",
+                f"key = {key}",
+                *(f'caps {what} = "{how}"' for what, how in granted.items()),
+            ]
         keyring = self.base / "keyring"
         keyring.touch(0o600)
         keyring.write_text("\n".join(lines) + "\n")
@@ -253,7 +272,11 @@ class Cluster:
 
     def key_of(self, client: str, path: str = "/", granted: str = "rwps") -> str:
         """The secret of the new client `client`, which may do what is `granted` below `path`."""
-        return self.ask("fs", "authorize", VOLUME, f"client.{client}", path, granted).partition("key = ")[2].split()[0]
+        return (
+            self.ask("fs", "authorize", VOLUME, f"client.{client}", path, granted)
+            .partition("key = ")[2]
+            .split()[0]
+        )
 
     def make_directory(self, path: str) -> None:
         """Make `path` and what lacks above it, as an administrator does before handing it out."""
