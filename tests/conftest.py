@@ -15,6 +15,7 @@ pytest_plugins = [
     "support.limits",
     "support.nested",
     "support.requirements",
+    "support.sshd",
     "support.volumes",
     "support.zfs",
 ]

@@ -1,8 +1,4 @@
-""
-
-""
-""
-"""Network pools: an export of another host or of a cluster, mounted at the target, or a directory bound there.
+"""Network pools: an export of another host or of a cluster, or a directory of this host, at the target.
 
 How exports of one kind are mounted is an `Engine`'s business. Everything that may wait for a server is
 bounded in time, and nothing is left mounted or running when it is given up. What is at the target is
@@ -16,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from fspoolfs.backends import layout, network_mounts
@@ -79,12 +76,25 @@ class NetworkSource:
                 "one, or leave "
                 "the format out for a directory of this host"
             )
+        if not source.hosts and source.auth is not None:
+            raise InvalidError(
+                f"pool {name}: <auth> is for a server and no <host> is named; name one, or leave <auth> out"
+            )
         exports.check_hosts(definition)
-        for engine in self._candidates(definition):
-            if len(self._candidates(definition)) == 1:
-                exports.check_options(definition, engine.name, engine.options)
-                exports.check_auth(definition, engine.name)
-                engine.check(definition)
+        candidates = self._candidates(definition)
+        if not candidates:
+            assert source.auth is not None
+            raise InvalidError(
+                f"pool {name}: <auth> is of type '{source.auth.type}', which no format is called; write "
+                "one of "
+                f"{', '.join(self._engines)}"
+            )
+        if len(candidates) > 1:
+            exports.check_no_secrets(definition)
+            return
+        exports.check_options(definition, candidates[0].name, candidates[0].options)
+        exports.check_auth(definition, candidates[0].name)
+        candidates[0].check(definition)
 
     def _candidates(self, definition: PoolDefinition) -> Sequence[Engine]:
         """The engines that may serve a definition."""
@@ -92,7 +102,8 @@ class NetworkSource:
         if not source.hosts:
             return (self._local,)
         if source.format in (None, AUTO):
-            return tuple(self._engines.values())
+            told = source.auth.type if source.auth is not None else None
+            return tuple(engine for engine in self._engines.values() if told in (None, engine.name))
         return (self._engines[source.format],)
 
     def _engine(self, definition: PoolDefinition) -> Engine:
@@ -164,7 +175,7 @@ class NetworkSource:
             parent = replace(definition, source=replace(definition.source, directory=above))
             try:
                 with network_mounts.detached(parent, engine, progress) as made:
-                    network_mounts.within(definition, lambda: _make_below(made.tree, missing))
+                    network_mounts.within(definition, partial(_make_below, made.tree, missing))
                 return
             except NotFoundError:
                 if above == "/":

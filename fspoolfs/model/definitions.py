@@ -45,10 +45,10 @@ class Auth:
 
     `secret` is a key or a password's file, which only root may read, `hosts` what the server is
     recognised by, `config` a configuration of the protocol. What a file holds is never here. `type`
-    repeats the protocol for a reader.
+    is the protocol that they are for.
     """
 
-    type: str | None = None
+    type: str
     username: str | None = None
     secret: str | None = None
     hosts: str | None = None

@@ -104,10 +104,8 @@ def _auth(element: Element | None) -> Auth | None:
     given = attributes(element, "type", "username")
     parts = children(element, frozenset(_AUTH_FILES), where=f"<auth>, which holds {', '.join(_AUTH_FILES)}")
     files = {name: attribute(part, empty(part, "file"), "file", values.file) for name, part in parts.items()}
-    if not given and not files:
-        refuse(element, "<auth> is empty; leave it out to say nothing")
     return Auth(
-        type=attribute(element, given, "type", values.word) if "type" in given else None,
+        type=attribute(element, given, "type", values.word),
         username=attribute(element, given, "username", values.user_name) if "username" in given else None,
         **files,
     )

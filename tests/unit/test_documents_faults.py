@@ -28,7 +28,7 @@ REQUIRED = {
     "source/volume": "lacks <pool> and <volume>, or <device>",
     "source/device": "lacks <pool> and <volume>, or <device>",
 }
-REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention"}
+REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention", "file"}
 #: Element or attribute → texts that it does not take, and the words of the refusal.
 WRONG_TEXTS = {
     "name": (["", "a/b", "..", ".a", "-a", "a\nb", "a\x85b", "x" * 201, "é" * 101], "<name>: name "),
@@ -58,6 +58,11 @@ WRONG_ATTRIBUTES = {
     "host/@port": ["", "0", "65536", "ssh", "-1"],
     "dir/@path": ["", "-a", "../x", "/a\x80"],
     "format/@type": ["", "EXT4", "-t", "ext4 "],
+    "auth/@type": ["", "SSHFS", "-t"],
+    "auth/@username": ["", "-l", "a b", "a,b", "a:b", "u" * 129, "ü"],
+    "secret/@file": ["", "keys/x", "/a/../b", "/a\x80"],
+    "hosts/@file": ["", "-", "/"],
+    "config/@file": ["", "ceph.conf", "/a\n"],
     "trash/@retention": ["", "soon", "1w", "-1h"],
     "source/@fspool": ["", "a/b", ".a"],
     "source/@fs": ["", "-b"],

@@ -67,19 +67,24 @@ def options(definition: PoolDefinition) -> list[str]:
     return [word for word in (definition.source.options or "").split(",") if word]
 
 
-def check_options(definition: PoolDefinition, engine: str, allowed: Collection[str]) -> None:
-    """Raise `InvalidError` for an option that is not `allowed`: "reconnect", or "timeo=" with a value."""
+def check_no_secrets(definition: PoolDefinition) -> None:
+    """Raise `InvalidError` for an option that carries a secret, whatever the protocol."""
     for word in options(definition):
-        name, equals, value = word.partition("=")
+        name = word.partition("=")[0].strip()
         if name.lower() in _SECRETS:
             # Not repeated: what follows the sign may be the secret itself.
             raise InvalidError(
-                f"pool {definition.name}: mount option '{name[:40]}' names a secret or where one is "
-                "kept, and "
-                "options are read by everyone who reads the definition or the list of processes; put it "
-                "into a "
-                "file that only root can read and name that in <auth>, as <secret file='…'/>"
+                f"pool {definition.name}: mount option '{name}' names a secret or where one is kept, and "
+                "options are read by everyone who reads the definition or the list of processes; put it into "
+                "a file that only root can read and name that in <auth>, as <secret file='…'/>"
             )
+
+
+def check_options(definition: PoolDefinition, engine: str, allowed: Collection[str]) -> None:
+    """Raise `InvalidError` for an option that is not `allowed`: "reconnect", or "timeo=" with a value."""
+    check_no_secrets(definition)
+    for word in options(definition):
+        name, equals, value = word.partition("=")
         known = f"{name}{equals}" in allowed and (not equals or value != "")
         if known and name not in _NEVER and word.isprintable() and not set(word) & _ODD and " " not in word:
             continue
@@ -131,11 +136,10 @@ def check_auth(definition: PoolDefinition, engine: str) -> None:
     auth = definition.source.auth
     if auth is None:
         return
-    if auth.type is not None and auth.type != engine:
+    if auth.type != engine:
         raise InvalidError(
             f"pool {definition.name}: <auth> is of type '{auth.type}' and the pool of format "
-            f"'{engine}'; write "
-            "the same, or leave the type out"
+            f"'{engine}'; write the same"
         )
     for path, private in ((auth.secret, True), (auth.hosts, False), (auth.config, False)):
         try:
