@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
@@ -27,15 +28,20 @@ _NOT_EMPTY = frozenset((errno.ENOTEMPTY, errno.EEXIST))
 _OWNER_ALL = 0o700
 
 
-def remove_tree(dir_fd: int, name: str, progress: Progress) -> None:
+def remove_tree(
+    dir_fd: int, name: str, progress: Progress, *, release: Callable[[int], bool] | None = None
+) -> None:
     """Remove `name` in `dir_fd` and, where it is a directory, all in it.
+
+    `release` is called with a descriptor of a directory that is empty and yet cannot be removed; it
+    returns whether it has done something about that.
 
     Raises `FileNotFoundError` when there is no such entry, and `StorageError` at the end when
     something is left: EBUSY for a mount point, else what the first refusal was (EPERM for an
     immutable file). `CancelledError` leaves the rest where it is.
     """
     progress.begin("purging", unit="files")
-    _Removal(dir_fd, name, progress).run()
+    _Removal(dir_fd, name, progress, release).run()
 
 
 class _Level:
@@ -51,10 +57,13 @@ class _Level:
 class _Removal:
     """One removal. `_failures` are counted, the first is kept for the caller."""
 
-    def __init__(self, dir_fd: int, name: str, progress: Progress) -> None:
+    def __init__(
+        self, dir_fd: int, name: str, progress: Progress, release: Callable[[int], bool] | None
+    ) -> None:
         self._dir_fd = dir_fd
         self._name = name
         self._progress = progress
+        self._release = release
         self._untold = 0
         self._visits = 0
         self._failures = 0
@@ -200,7 +209,7 @@ class _Removal:
                 level.passes += 1
                 # Nothing in it means that the name now leads to another directory: whoever reads
                 # the parent again finds that one.
-                return not self._clear()
+                return not (self._clear() or (self._release is not None and self._release(descent.here.fd)))
             # A link in its place is found by the parent's next pass too.
             if error.errno != errno.ENOTDIR:
                 self._stuck("", error)

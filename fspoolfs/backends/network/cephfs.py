@@ -103,8 +103,8 @@ class Cephfs:
         path = exports.directory(definition)
         if any(sign in path for sign in ",:\n"):
             raise InvalidError(
-                f"pool {definition.name}: clients of CephFS cannot be given {path!r}, a directory with commas "
-                "or colons in its path; name another one"
+                f"pool {definition.name}: clients of CephFS cannot be given {path!r}, a directory with "
+                "commas or colons in its path; name another one"
             )
 
     def identity(self, definition: PoolDefinition) -> str:
