@@ -105,6 +105,14 @@ class Measurer(Protocol):
 
 
 @runtime_checkable
+class SnapshotPlaces(Protocol):
+    """Implemented where a snapshot's directory only stands for what it holds, which lies elsewhere."""
+
+    def place(self, path: str) -> str:
+        """Where what the snapshot at `path` holds can be read, below the root; not for long."""
+
+
+@runtime_checkable
 class Snapshotter(Protocol):
     """Implemented where an item can have snapshots. A snapshot is a directory of its own.
 

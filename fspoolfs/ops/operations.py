@@ -127,7 +127,9 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         found = self.inodes.find(inode)
         if isinstance(found, tuple) and not isinstance(found[1], File):
-            return FileNameT(found[1].target(found[0]).encode("utf-8", "surrogateescape"))
+            link: Link[Directory] = found[1]
+            target = await link.ask(found[0]) if link.ask is not None else link.target(found[0])
+            return FileNameT(target.encode("utf-8", "surrogateescape"))
         raise FUSEError(errno.EINVAL)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:

@@ -160,7 +160,9 @@ def load_snapshots(root: RootDirectory) -> dict[UUID, dict[str, Snapshot]]:
         place = f"{layout.SNAPSHOTS}/{directory}"
         try:
             uuid = UUID(directory)
-            snapshots = [(entry, Snapshot.parse(entry)) for entry in sorted(root.names(place))]
+            # What begins with a dot is the file system's own.
+            entries = [entry for entry in sorted(root.names(place)) if not entry.startswith(".")]
+            snapshots = [(entry, Snapshot.parse(entry)) for entry in entries]
         except (ValueError, OSError) as error:
             log.warning("%s holds no snapshots and is left alone: %s", root.location(place), error)
             continue

@@ -123,11 +123,13 @@ class Item:
 class Snapshot:
     """What an item held at one moment. `created` is in milliseconds since the epoch."""
 
-    __slots__ = ("created", "error", "job", "name", "number")
+    __slots__ = ("created", "error", "job", "name", "number", "place")
 
     def __init__(self, name: str, created: int, *, job: Job | None = None) -> None:
         self.name = name
         self.created = created
+        #: Where what it holds was seen last, below the pool's root; "" where that is its directory.
+        self.place = ""
         #: The copying that makes it; `None` once it is there.
         self.job = job
         self.number = new_number()

@@ -176,8 +176,8 @@ def snapshot_info(pool: Pool, item: Item, snapshot: Snapshot) -> str:
 def snapshot_path(pool: Pool, item: Item, snapshot: Snapshot) -> str:
     """The absolute path under which a snapshot's directory can be read."""
     attached = pool.attached
-    inside = layout.snapshot(item.uuid, snapshot.entry)
-    if attached is None or attached.exposed is None:
+    inside = snapshot.place or layout.snapshot(item.uuid, snapshot.entry)
+    if attached is None or attached.exposed is None or not inside.startswith(f"{layout.SNAPSHOTS}/"):
         return f"{pool.target.rstrip('/')}/{inside}"
     return f"{attached.exposed}{inside.removeprefix(layout.SNAPSHOTS)}"
 

@@ -8,6 +8,7 @@ two directories and therefore goes through the committer.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import trio
 
 from fspoolfs import names
 from fspoolfs.backends import layout
-from fspoolfs.backends.filesystem import Snapshotter
+from fspoolfs.backends.filesystem import SnapshotPlaces, Snapshotter
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import (
     BusyError,
@@ -39,6 +40,8 @@ from fspoolfs.service.jobs import Job
 from fspoolfs.service.locks import Lease
 from fspoolfs.service.objects import Attached, Item, Pool, Snapshot
 from fspoolfs.service.rollback import RollbackItem, make_room
+
+log = logging.getLogger(__name__)
 
 
 class Snapshots(ItemWork):
@@ -85,6 +88,7 @@ class Snapshots(ItemWork):
             make_room(attached.root, target)
             if snapshotter.instant_snapshots:
                 snapshotter.snapshot(item.definition.location, target, progress)
+                snapshot.place = content(attached, target)
             else:
                 _show_copy(attached.root, staging, target)
 
@@ -182,6 +186,8 @@ class Snapshots(ItemWork):
 
         def move(progress: Progress) -> None:
             check(source)
+            if (place := content(attached, source)) != source:
+                check(place)
             attached.filesystem.move(source, target)
             attached.root.sync_directory(directory)
 
@@ -275,6 +281,22 @@ class Snapshots(ItemWork):
             await trio.to_thread.run_sync(change.discard, abandon_on_cancel=True)
         attached.rubbish.set()
 
+    async def locate(self, pool: Pool, item: Item, snapshot: Snapshot) -> None:
+        """Bring up to date where what a snapshot holds can be read; what cannot be told stays as it was."""
+        attached = pool.attached
+        if attached is None or snapshot.job is not None:
+            return
+        if not isinstance(attached.filesystem, SnapshotPlaces):
+            return
+        path = layout.snapshot(item.uuid, snapshot.entry)
+        with trio.move_on_after(self.context.grace):
+            try:
+                snapshot.place = await self.context.in_thread(
+                    pool, lambda _: content(attached, path), Progress()
+                )
+            except (OSError, FspoolError) as error:
+                log.info("pool %s: snapshot %s of item %s: %s", pool.name, snapshot.name, item.name, error)
+
     def _tell(
         self, pool: Pool, item: Item, snapshot: Snapshot, kind: str, *, via_tree: bool = False, **details: str
     ) -> None:
@@ -284,6 +306,12 @@ class Snapshots(ItemWork):
         self, pool: Pool, item: Item, snapshot: Snapshot, kind: str, *, via_tree: bool = False
     ) -> None:
         self.gone(pool, kind, item.name, snapshot.number, via_tree=via_tree, snapshot=snapshot.name)
+
+
+def content(attached: Attached, path: str) -> str:
+    """Where what the snapshot at `path` holds can be read, below the root. Blocks."""
+    filesystem = attached.filesystem
+    return filesystem.place(path) if isinstance(filesystem, SnapshotPlaces) else path
 
 
 def find_snapshot(item: Item, name: str) -> Snapshot:

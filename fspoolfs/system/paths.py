@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
@@ -235,10 +235,15 @@ class HostRoot:
         with self._entry(path) as entry:
             os.rmdir(entry.name, dir_fd=entry.dir_fd)
 
-    def remove_tree(self, path: str, progress: Progress) -> None:
-        """Remove a directory and all in it, never leaving it through a link or a mount."""
+    def remove_tree(
+        self, path: str, progress: Progress, *, release: Callable[[int], bool] | None = None
+    ) -> None:
+        """Remove a directory and all in it, never leaving it through a link or a mount.
+
+        `release` is what helps where a file system does not let an empty directory go; see `removal`.
+        """
         with self._entry(path) as entry:
-            removal.remove_tree(entry.dir_fd, entry.name, progress)
+            removal.remove_tree(entry.dir_fd, entry.name, progress, release=release)
 
     def copy_tree(self, source: str, target: str, progress: Progress, *, existing: bool = False) -> None:
         """Copy a directory to the new directory `target`, by reflink where the storage can.

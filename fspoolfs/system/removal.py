@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from fspoolfs.errors import StorageError
 from fspoolfs.progress import Progress
@@ -27,15 +28,24 @@ _NOT_EMPTY = frozenset((errno.ENOTEMPTY, errno.EEXIST))
 _OWNER_ALL = 0o700
 
 
-def remove_tree(dir_fd: int, name: str, progress: Progress) -> None:
+def remove_tree(
+    dir_fd: int, name: str, progress: Progress, *, release: Callable[[int], bool] | None = None
+) -> None:
     """Remove `name` in `dir_fd` and, where it is a directory, all in it.
+
+    `release` is called with a descriptor of a directory that is empty and yet cannot be removed; it
+    returns whether it has done something about that.
 
     Raises `FileNotFoundError` when there is no such entry, and `StorageError` at the end when
     something is left: EBUSY for a mount point, else what the first refusal was (EPERM for an
     immutable file). `CancelledError` leaves the rest where it is.
     """
     progress.begin("purging", unit="files")
-    _Removal(dir_fd, name, progress).run()
+    _Removal(dir_fd, name, progress, release).run()
+
+
+#: What an entry answers that somebody else has removed; the second is said by file systems of servers.
+_GONE = frozenset((errno.ENOENT, errno.ESTALE))
 
 
 class _Level:
@@ -51,10 +61,13 @@ class _Level:
 class _Removal:
     """One removal. `_failures` are counted, the first is kept for the caller."""
 
-    def __init__(self, dir_fd: int, name: str, progress: Progress) -> None:
+    def __init__(
+        self, dir_fd: int, name: str, progress: Progress, release: Callable[[int], bool] | None
+    ) -> None:
         self._dir_fd = dir_fd
         self._name = name
         self._progress = progress
+        self._release = release
         self._untold = 0
         self._visits = 0
         self._failures = 0
@@ -90,7 +103,7 @@ class _Removal:
         except OSError as error:
             if error.errno in walking.NOT_A_DIRECTORY:
                 self._unlink_top()
-            elif error.errno != errno.ENOENT:
+            elif error.errno not in _GONE:
                 self._refused(self._name, error)
             return
         with self._descent:
@@ -165,9 +178,9 @@ class _Removal:
             for name in walking.split(here):
                 seen = True
                 self._unlink(name)
-        except FileNotFoundError:
-            return False  # the directory itself was removed
         except OSError as error:
+            if error.errno in _GONE:
+                return False  # the directory itself was removed
             self._stuck("", error)
         return seen or bool(here.pending)
 
@@ -175,12 +188,13 @@ class _Removal:
         here = self._descent.here
         try:
             os.unlink(name, dir_fd=here.fd)
-        except FileNotFoundError:
-            self._tick(0)
         except IsADirectoryError:
             here.pending.append(name)
         except OSError as error:
-            self._stuck(name, error)
+            if error.errno in _GONE:
+                self._tick(0)
+            else:
+                self._stuck(name, error)
         else:
             self._tick(1)
 
@@ -193,14 +207,14 @@ class _Removal:
         name = descent.here.name
         try:
             os.rmdir(name, dir_fd=above)
-        except FileNotFoundError:
-            return True
         except OSError as error:
+            if error.errno in _GONE:
+                return True
             if error.errno in _NOT_EMPTY and level.passes < _PASSES:
                 level.passes += 1
                 # Nothing in it means that the name now leads to another directory: whoever reads
                 # the parent again finds that one.
-                return not self._clear()
+                return not (self._clear() or (self._release is not None and self._release(descent.here.fd)))
             # A link in its place is found by the parent's next pass too.
             if error.errno != errno.ENOTDIR:
                 self._stuck("", error)

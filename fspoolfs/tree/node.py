@@ -81,10 +81,14 @@ class File(Generic[D]):
 
 @dataclass(frozen=True, kw_only=True)
 class Link(Generic[D]):
-    """A symbolic link in a directory's table."""
+    """A symbolic link in a directory's table.
+
+    `target` is where it leads as far as that is known at once; `ask` is set where storage knows better.
+    """
 
     name: str
     target: Callable[[D], str]
+    ask: Callable[[D], Awaitable[str]] | None = None
 
 
 Row = File[D] | Link[D]

@@ -79,6 +79,10 @@ class SnapshotDirectory(Directory):
         return self._parent.item
 
     @property
+    def service(self) -> Service:
+        return self._parent.service
+
+    @property
     def path(self) -> str:
         return f"{self._parent.path}/{self.snapshot.name}"
 
@@ -96,12 +100,20 @@ def _owner(directory: SnapshotDirectory) -> tuple[int, int]:
     return above.uid, above.gid
 
 
+async def _locate(at: SnapshotDirectory) -> str:
+    await at.service.snapshots.locate(at.pool, at.item, at.snapshot)
+    return reports.snapshot_path(at.pool, at.item, at.snapshot)
+
+
+async def _info(at: SnapshotDirectory) -> str:
+    await at.service.snapshots.locate(at.pool, at.item, at.snapshot)
+    return reports.snapshot_info(at.pool, at.item, at.snapshot)
+
+
 SnapshotDirectory.table = table(
     File[SnapshotDirectory](name="created", show=lambda at: f"{reports.moment(at.snapshot.created)}\n"),
-    File[SnapshotDirectory](
-        name="info", show=lambda at: reports.snapshot_info(at.pool, at.item, at.snapshot)
-    ),
+    File[SnapshotDirectory](name="info", ask=_info),
     Link[SnapshotDirectory](
-        name="data", target=lambda at: reports.snapshot_path(at.pool, at.item, at.snapshot)
+        name="data", target=lambda at: reports.snapshot_path(at.pool, at.item, at.snapshot), ask=_locate
     ),
 )

@@ -145,7 +145,8 @@ def on_zpool(directory: Path) -> Iterator[RootDirectory]:
 
 def on_sshd(directory: Path) -> SourceCase:
     """On a directory of the run's sshd."""
-    exports = directory / "exports" / "tank"
+    exports = directory / "exports"
+    exports.mkdir(parents=True)
     document = f"<fspool type='network'><name>tank</name>{shared().source(exports)}</fspool>"
     definition = replace(
         parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
@@ -165,14 +166,18 @@ def bound(directory: Path) -> SourceCase:
 
 @contextmanager
 def over_sshfs(directory: Path) -> Iterator[RootDirectory]:
-    """The root of a new pool."""
-    case = on_sshd(directory)
-    case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
-    try:
-        with closing(case.source.attach(case.definition, Progress())) as root:
-            yield root
-    finally:
-        case.close()
+    """A new directory on an export that is mounted once for the whole run."""
+    server = shared()
+    if server.mounted is None:
+        case = on_sshd(server.place / "mounted")
+        case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
+        server.mounted = Path(case.source.attach(case.definition, Progress()).path)
+        server.at_end.append(case.close)
+    made = server.mounted / directory.name
+    made.mkdir()
+    made.chmod(0o755)
+    with host(made) as root:
+        yield root
 
 
 ROOTS: dict[str, RootCase] = {
