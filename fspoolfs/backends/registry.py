@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fspoolfs.backends import btrfs, generic, project_quota, simulated_quota, zfs
+from fspoolfs.backends import btrfs, generic, moosefs, project_quota, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.moosefs import MooseFs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
@@ -55,6 +56,7 @@ GENERIC = FileSystemKind(generic.GenericFileSystem.name, generic.probe)
 BTRFS = FileSystemKind(btrfs.BtrfsFileSystem.name, btrfs.probe)
 PROJECT_QUOTA = FileSystemKind(project_quota.ProjectQuotaFileSystem.name, project_quota.probe)
 ZFS = FileSystemKind(zfs.ZfsFileSystem.name, zfs.probe)
+MOOSEFS = FileSystemKind(moosefs.MooseFileSystem.name, moosefs.probe)
 
 
 class Registry:
@@ -140,9 +142,9 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs()], Bound()),
+        NetworkSource([Sshfs(), MooseFs()], Bound()),
     ]
-    return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS])
+    return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, MOOSEFS])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:
