@@ -16,6 +16,7 @@ pytest_plugins = [
     "support.moosefs",
     "support.nested",
     "support.requirements",
+    "support.sshd",
     "support.volumes",
     "support.zfs",
 ]

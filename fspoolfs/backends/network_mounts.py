@@ -85,12 +85,11 @@ class Made:
 @contextmanager
 def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> Iterator[Made]:
     """The export, mounted; it is let go with the context if it was not moved."""
-    _make_hold()
     _sweep(definition, engine)
     hold = f"{_prefix(definition)}{secrets.token_hex(4)}"
-    os.mkdir(hold, mode=0o700)
     made: Made | None = None
     try:
+        _make_hold(hold)
         engine.mount(definition, hold, progress)
         found = mounts.mount_at(hold)
         if found is None or not is_own(definition, engine, found):
@@ -121,7 +120,7 @@ def _prefix(definition: PoolDefinition) -> str:
 
 def _sweep(definition: PoolDefinition, engine: Engine) -> None:
     """Let go what a daemon that was killed has left of its attempts to mount this pool."""
-    for name in os.listdir(HOLD):
+    for name in os.listdir(HOLD) if os.path.isdir(HOLD) else ():
         if name.startswith(f"{definition.uuid}-"):
             _drop(engine, f"{HOLD}/{name}")
 
@@ -134,18 +133,19 @@ def _copy(hold: str) -> int:
         os.close(fd)
 
 
-def _make_hold() -> None:
-    """A private mount of its own, so that what is mounted in it for a moment appears in no other "
-    "namespace."""
-    os.makedirs(HOLD, mode=0o700, exist_ok=True)
-    if mounts.mount_at(HOLD) is None:
-        fd = os.open(HOLD, _DIRECTORY)
-        try:
-            tree = mounting.copy_detached(fd)
-            mounting.move(tree, fd)
-            os.close(tree)
-        finally:
-            os.close(fd)
+def _make_hold(hold: str) -> None:
+    """A private place that is a mount of its own: what is mounted there appears in no other namespace."""
+    for directory in (os.path.dirname(HOLD), HOLD):
+        with suppress(FileExistsError):
+            os.mkdir(directory, mode=0o700)
+    os.mkdir(hold, mode=0o700)
+    fd = os.open(hold, _DIRECTORY)
+    try:
+        tree = mounting.copy_detached(fd)
+        mounting.move(tree, fd)
+        os.close(tree)
+    finally:
+        os.close(fd)
 
 
 def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
@@ -245,7 +245,7 @@ def answer(place: str) -> None:
 
 def release(engine: Engine, mount: mounts.Mount) -> bool:
     """Bring back whatever waits for a mount's server for ever; False where nothing does that."""
-    if not engine.fs_types:  # what was bound is somebody else's mount
+    if mount.fs_type not in engine.fs_types:  # such as what was bound, which is somebody else's
         return False
     if not mount.fs_type.startswith("fuse."):
         # The kernel's own clients: forced (umount2(2), MNT_FORCE), their requests fail with EIO.

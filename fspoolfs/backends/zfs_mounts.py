@@ -27,7 +27,9 @@ def hold_of(pool: str) -> str:
 
 def _make_hold() -> None:
     """A mount of its own, since out of one that is shared nothing can be moved."""
-    os.makedirs(HOLD, mode=0o700, exist_ok=True)
+    for directory in (os.path.dirname(HOLD), HOLD):
+        with suppress(FileExistsError):
+            os.mkdir(directory, mode=0o700)  # the daemon has no umask that would keep others out
     if mounts.mount_at(HOLD) is None:
         fd = os.open(HOLD, _DIRECTORY)
         try:

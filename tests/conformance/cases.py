@@ -17,6 +17,9 @@ from fspoolfs.backends import btrfs, generic, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
+from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.sshfs import Sshfs
+from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
 from fspoolfs.backends.source import BuildMode, Source
@@ -27,11 +30,14 @@ from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.backends.zfs_volume import ZfsVolumeSource
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
+from fspoolfs.model.documents import parse_pool
 from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
+from support import sshd
 from support.leaks import mark
 from support.leftovers import attached, take_away
 from support.shell import run
+from support.sshd import shared
 
 #: Opens a root that may use the given directory, and gives it up afterwards.
 OpenRoot = Callable[[Path], AbstractContextManager[RootDirectory]]
@@ -61,8 +67,8 @@ class RootCase:
 
     open: OpenRoot = host
     volume: str | None = None
-    #: Whether it needs a zfs-fuse.
-    zfs: bool = False
+    #: The fixture of the server that it needs, if it needs one.
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,38 @@ def on_zpool(directory: Path) -> Iterator[RootDirectory]:
         case.close()
 
 
+def on_sshd(directory: Path) -> SourceCase:
+    """On a directory of the run's sshd."""
+    exports = directory / "exports" / "tank"
+    document = f"<fspool type='network'><name>tank</name>{shared().source(exports)}</fspool>"
+    definition = replace(
+        parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
+    )
+    return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
+
+
+def bound(directory: Path) -> SourceCase:
+    """On a directory of this host."""
+    (directory / "exports").mkdir()
+    source = PoolSource(directory=str(directory / "exports").lstrip("/"))
+    definition = replace(
+        pool(directory / "pools" / "tank"), uuid=uuid4(), type=PoolType.NETWORK, source=source
+    )
+    return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
+
+
+@contextmanager
+def over_sshfs(directory: Path) -> Iterator[RootDirectory]:
+    """The root of a new pool."""
+    case = on_sshd(directory)
+    case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
+    try:
+        with closing(case.source.attach(case.definition, Progress())) as root:
+            yield root
+    finally:
+        case.close()
+
+
 ROOTS: dict[str, RootCase] = {
     "host": RootCase(),
     "tmpfs": RootCase(tmpfs),
@@ -145,7 +183,8 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
-    "zfs": RootCase(on_zpool, zfs=True),
+    "zfs": RootCase(on_zpool, server="zfs_fuse"),
+    "sshfs": RootCase(over_sshfs, server="sshd"),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
@@ -154,6 +193,7 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-ext4": FileSystemCase(generic.probe, ROOTS["ext4"]),
     "generic-xfs": FileSystemCase(generic.probe, ROOTS["xfs"]),
     "generic-overlay": FileSystemCase(generic.probe, ROOTS["overlay"]),
+    "generic-sshfs": FileSystemCase(generic.probe, ROOTS["sshfs"]),
     "btrfs-plain": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-plain")),
     "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
     "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
@@ -202,6 +242,8 @@ SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "images-btrfs": lambda directory: on_image(directory, "btrfs"),
     "device-ext4": on_device,
     "libvirt-ext4": on_libvirt,
+    "network-sshfs": on_sshd,
+    "network-bound": bound,
 }
 
 
@@ -210,6 +252,8 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
     if "-" not in name:
         return []
     provider, _, format = name.partition("-")
+    if provider == "network":
+        return sshd.MARKS if format == "sshfs" else [pytest.mark.root, pytest.mark.required]
     programs = ["zfs-fuse" if format == "zfs" else f"mkfs.{format}", "blkid", "wipefs", "losetup"]
     if provider == "libvirt":
         programs += ["libvirtd", "virsh"]

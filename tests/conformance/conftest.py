@@ -13,24 +13,27 @@ from _pytest.mark.structures import ParameterSet
 from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
-from support import zfs
+from support import sshd, zfs
 from support.volumes import Volumes, marks
+
+#: What tests need that use a server, by its fixture.
+SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS}
 
 
 @contextmanager
 def opened(request: pytest.FixtureRequest, case: RootCase) -> Iterator[RootDirectory]:
     tmp_path: Path = request.getfixturevalue("tmp_path")
     volumes: Volumes = request.getfixturevalue("volumes")
-    if case.zfs:
-        request.getfixturevalue("zfs_fuse")
+    if case.server:
+        request.getfixturevalue(case.server)
     with case.open(volumes.directory(case.volume) if case.volume else tmp_path) as root:
         yield root
 
 
 def needing(name: str, case: RootCase) -> ParameterSet:
     """The parameter `name`, with the marks of what `case` needs of the machine."""
-    if case.zfs:
-        return pytest.param(name, marks=zfs.MARKS)
+    if case.server:
+        return pytest.param(name, marks=SERVERS[case.server])
     return pytest.param(name, marks=marks(case.volume) if case.volume else [])
 
 
@@ -53,6 +56,10 @@ def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
     if request.param.endswith("-zfs"):
         request.getfixturevalue("zfs_fuse")
+    if request.param == "network-sshfs":
+        request.getfixturevalue("sshd")
+    if request.param == "network-bound":
+        request.getfixturevalue("network_places")
     made = SOURCES[request.param](tmp_path)
     try:
         yield made

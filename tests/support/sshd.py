@@ -7,13 +7,21 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from support.leaks import mark
+from support.machine import in_own_mount_namespace
+from support.requirements import is_proof
 from support.shell import run
 from support.wait import eventually
 
 NEEDS = ("sshd", "ssh", "ssh-keygen", "sshfs")
+MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program(*NEEDS), pytest.mark.required]
 #: Where sshd, as its package builds it, separates privileges; it starts without one only as another user.
 _RUN = Path("/run/sshd")
 
@@ -102,3 +110,71 @@ class Sshd:
             f"<format type='sshfs'/>{more}<auth type='sshfs' username='root'><secret file='{self.key}'/>"
             f"<hosts file='{self.known_hosts}'/></auth></source>"
         )
+
+
+def clients() -> list[str]:
+    """The command lines of all sshfs that mounted in a private place of fspoolfs."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = line.read_bytes().split(b"\0")
+            if words[0].endswith(b"sshfs") and any(word.startswith(b"/run/fspoolfs/") for word in words):
+                found.append(b" ".join(words).decode())
+    return found
+
+
+@pytest.fixture
+def network_places() -> Iterator[None]:
+    """Directories with fixed names that network pools are mounted by way of, the test's own."""
+    if not in_own_mount_namespace():
+        reason = "network pools need a mount namespace of the tests' own, which scripts/test makes"
+        if is_proof():
+            pytest.fail(reason)
+        pytest.skip(reason)
+    place = Path("/run/fspoolfs")
+    place.mkdir(exist_ok=True)
+    run("mount", "-t", "tmpfs", "fspoolfs-test", place)
+    try:
+        yield
+    finally:
+        run("umount", "--lazy", place)
+
+
+#: The server of the run while there is one.
+_shared: list[Sshd] = []
+
+
+def shared() -> Sshd:
+    """The server that the fixture `sshd` gave to the test that runs."""
+    return _shared[0]
+
+
+@pytest.fixture(scope="session")
+def _shared_sshd() -> Iterator[Sshd]:
+    with tempfile.TemporaryDirectory(prefix=mark()) as place:
+        server = Sshd(Path(place) / "ssh")
+        server.start()
+        _shared.append(server)
+        try:
+            yield server
+        finally:
+            _shared.remove(server)
+            server.kill()
+
+
+@pytest.fixture
+def sshd(_shared_sshd: Sshd, network_places: None) -> Sshd:
+    """A running server that tests share: it is not to be stopped."""
+    return _shared_sshd
+
+
+@pytest.fixture
+def own_sshd(tmp_path: Path, network_places: None) -> Iterator[Sshd]:
+    """A running server that the test may stop and kill."""
+    server = Sshd(tmp_path / "ssh")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.resume()
+        server.kill()
