@@ -190,15 +190,27 @@ def _started(stack: ExitStack, made: MooseFs) -> MooseFs:
     return made
 
 
+#: The servers of the run while there are some.
+_shared: list[MooseFs] = []
+
+
+def shared() -> MooseFs:
+    """The servers that the fixture `moosefs` gave to the test that runs."""
+    return _shared[0]
+
+
 @pytest.fixture(scope="session")
-def moosefs_servers(run_directory: Path) -> Iterator[MooseFs]:
-    """A small MooseFS for the whole run."""
+def _shared_moosefs(run_directory: Path) -> Iterator[MooseFs]:
     with running(run_directory / "moosefs") as made:
-        yield made
+        _shared.append(made)
+        try:
+            yield made
+        finally:
+            _shared.remove(made)
 
 
 @pytest.fixture
-def moosefs(moosefs_servers: MooseFs) -> Iterator[MooseFs]:
-    """The same, and the test is on the host that it can be mounted on."""
-    with moosefs_servers.client.entered():
-        yield moosefs_servers
+def moosefs(_shared_moosefs: MooseFs, network_places: None) -> Iterator[MooseFs]:
+    """Servers that tests share and are not to be stopped; the test is on a host from which they are reached."""
+    with _shared_moosefs.client.entered():
+        yield _shared_moosefs
