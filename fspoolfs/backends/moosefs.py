@@ -28,13 +28,14 @@ _OURS = Limit.LENGTH | Limit.INODES
 #: The most inodes that a limit can name.
 _MOST = (1 << 32) - 1
 _LATE = (
-    "advisory: the master never lets more be stored, but a program hears of it late, at fsync or close, and "
-    "what it wrote since then is lost"
+    "advisory: never exceeded, but a program hears of it late, at fsync or close or up to 64 MiB further "
+    "on, and what it wrote beyond the limit is lost"
 )
 _NOTES = {
     "quota": _LATE,
     "usage": "lengths of files, holes and what clones share included",
-    "snapshot": "at once, sharing blocks; what is written and neither synced nor closed yet may be missing",
+    "snapshot": "at once, sharing blocks; what was written in the last second and neither synced nor closed "
+    "may be missing",
     "clone": "at once, sharing blocks",
     "reflink": "clones and snapshots share chunks of 64 MiB until one of them is written to",
 }
@@ -67,8 +68,8 @@ class MooseFileSystem(GenericFileSystem):
         for wanted, element in ((definition.capacity, "capacity"), (definition.files, "files")):
             if wanted is not None and self._no_limits:
                 raise UnsupportedError(
-                    f"item {definition.name}: no {element} can be enforced here, since {self._no_limits}; leave "
-                    f"<{element}> out, or do that first"
+                    f"item {definition.name}: no {element} can be enforced here, since {self._no_limits}; "
+                    f"leave <{element}> out, or do that first"
                 )
         self._check_limits(definition)
 
@@ -209,8 +210,8 @@ def _why_no_limits(master: Master, inode: int) -> str:
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
             return (
-                "the MooseFS lets this host set no quotas: in the mfsexports.cfg of its master, the line for this "
-                "host needs the options admin and maproot=0"
+                "the MooseFS lets this host set no quotas: in the mfsexports.cfg of its master, the line for "
+                "this host needs the options admin and maproot=0"
             )
         if error.errno == errno.EROFS:
             return "this MooseFS is mounted read-only"

@@ -102,7 +102,7 @@ class Quota:
 
 
 def where(directory: int) -> tuple[str, int, int] | None:
-    """Address, port and session of the mount that the open `directory` lies on; `None` where it is no MooseFS."""
+    """Address, port and session of the mount that the open `directory` lies on; `None` on anything else."""
     device = os.fstat(directory).st_dev
     here = os.open(".", _DIRECTORY, dir_fd=directory)
     try:
@@ -146,7 +146,10 @@ def connected(directory: int, *, seconds: float = PATIENCE) -> Iterator[Master]:
     if found is None:
         raise OSError(errno.ENOTTY, "not on a MooseFS")
     address, port, session = found
-    with _told_apart(f"{address}:{port}", seconds), socket.create_connection((address, port), seconds) as line:
+    with (
+        _told_apart(f"{address}:{port}", seconds),
+        socket.create_connection((address, port), seconds) as line,
+    ):
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         master = Master(line)
         master.register(session)
@@ -159,11 +162,13 @@ def _told_apart(address: str, seconds: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise TimeLimitError(f"the master of the MooseFS did not answer within {seconds:g} seconds") from error
+        raise TimeLimitError(
+            f"the master of the MooseFS did not answer within {seconds:g} seconds"
+        ) from error
     except ConnectionError as error:
         raise StorageError(
-            f"mfsmount does not answer at {address} ({os.strerror(error.errno or errno.EPIPE)}); the daemon has to "
-            "run in the network namespace in which the file system was mounted",
+            f"mfsmount does not answer at {address} ({os.strerror(error.errno or errno.EPIPE)}); the daemon has "
+            "to run in the network namespace in which the file system was mounted",
             errno=errno.EIO,
         ) from error
 

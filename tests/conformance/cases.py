@@ -71,6 +71,8 @@ class RootCase:
     volume: str | None = None
     #: The fixture of the server that it needs, if it needs one.
     server: str = ""
+    #: Whether two directories can be exchanged in one step.
+    exchanges: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +205,9 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
-    "zfs": RootCase(on_zpool, server="zfs_fuse"),
+    "zfs": RootCase(on_zpool, server="zfs_fuse", exchanges=False),
     "sshfs": RootCase(over_sshfs, server="sshd"),
-    "moosefs": RootCase(over_moosefs, server="moosefs"),
+    "moosefs": RootCase(over_moosefs, server="moosefs", exchanges=False),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),

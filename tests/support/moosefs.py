@@ -211,6 +211,6 @@ def _shared_moosefs(run_directory: Path) -> Iterator[MooseFs]:
 
 @pytest.fixture
 def moosefs(_shared_moosefs: MooseFs, network_places: None) -> Iterator[MooseFs]:
-    """Servers that tests share and are not to be stopped; the test is on a host from which they are reached."""
+    """Servers that tests share and are not to be stopped; the test is on a host that reaches them."""
     with _shared_moosefs.client.entered():
         yield _shared_moosefs

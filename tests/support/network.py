@@ -89,7 +89,7 @@ class Host:
 
 
 class Network:
-    """A bridge with hosts on it, 10.77.0.1 the first; a test's own, so that all may have the same addresses."""
+    """A bridge with hosts on it, 10.77.0.1 the first; each network is apart from all others."""
 
     def __init__(self, stack: ExitStack, hosts: int) -> None:
         self._switch = Host()

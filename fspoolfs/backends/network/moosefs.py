@@ -63,18 +63,19 @@ class MooseFs:
         hosts = definition.source.hosts
         if len(hosts) != 1:
             raise InvalidError(
-                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are named; name "
-                "the master alone"
+                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are named; "
+                "name the master alone"
             )
         if not _HOST.match(hosts[0].name):
             raise InvalidError(
-                f"pool {definition.name}: mfsmount takes no {hosts[0].name!r} for the master, but a name or an "
-                "address of IPv4"
+                f"pool {definition.name}: mfsmount takes no {hosts[0].name!r} for the master, but a name or "
+                "an address of IPv4"
             )
         auth = definition.source.auth
         if auth is not None and (auth.username or auth.hosts or auth.config):
             raise InvalidError(
-                f"pool {definition.name}: MooseFS asks for a password alone; leave all but <secret> out of <auth>"
+                f"pool {definition.name}: MooseFS asks for a password alone; leave all but <secret> out "
+                "of <auth>"
             )
 
     def identity(self, definition: PoolDefinition) -> str:
@@ -119,7 +120,8 @@ def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
     what = exports.shown(definition)
     if "register error: No such file" in said:
         return NotFoundError(
-            f"pool {definition.name}: {what} is not there; build the pool, or make the directory in the MooseFS"
+            f"pool {definition.name}: {what} is not there; build the pool, or make the directory "
+            "in the MooseFS"
         )
     if "register error: Not a directory" in said:
         return FspoolError(
@@ -127,9 +129,11 @@ def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
         )
     if re.search(r"register error: (Permission denied|Password|Incorrect password|Operation not)", said):
         return AccessError(
-            f"pool {definition.name}: the master of {what} does not let us in ({said}); see to the line for this "
-            "host in its mfsexports.cfg, and to the password in the file that <auth> names"
+            f"pool {definition.name}: the master of {what} does not let us in ({said}); see to the line for "
+            "this host in its mfsexports.cfg, and to the password in the file that <auth> names"
         )
     if "mfsmaster" in said or "resolve" in said:
         return exports.unreachable(definition, said)
-    return StorageError(f"pool {definition.name}: {what} cannot be mounted: {said or 'mfsmount did not say why'}")
+    return StorageError(
+        f"pool {definition.name}: {what} cannot be mounted: {said or 'mfsmount did not say why'}"
+    )
