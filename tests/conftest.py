@@ -13,6 +13,7 @@ pytest_plugins = [
     "support.guest",
     "support.leaks",
     "support.limits",
+    "support.moosefs",
     "support.nested",
     "support.requirements",
     "support.sshd",

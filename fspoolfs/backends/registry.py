@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fspoolfs.backends import btrfs, ceph, generic, project_quota, simulated_quota, zfs
+from fspoolfs.backends import btrfs, ceph, generic, moosefs, project_quota, simulated_quota, zfs
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
 from fspoolfs.backends.network.cephfs import Ceph, Cephfs
+from fspoolfs.backends.network.moosefs import MooseFs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
@@ -57,6 +58,7 @@ BTRFS = FileSystemKind(btrfs.BtrfsFileSystem.name, btrfs.probe)
 PROJECT_QUOTA = FileSystemKind(project_quota.ProjectQuotaFileSystem.name, project_quota.probe)
 CEPH = FileSystemKind(ceph.CephFileSystem.name, ceph.probe)
 ZFS = FileSystemKind(zfs.ZfsFileSystem.name, zfs.probe)
+MOOSEFS = FileSystemKind(moosefs.MooseFileSystem.name, moosefs.probe)
 
 
 class Registry:
@@ -142,9 +144,9 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs(), Cephfs(), Ceph()], Bound()),
+        NetworkSource([Sshfs(), Cephfs(), Ceph(), MooseFs()], Bound()),
     ]
-    return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, CEPH])
+    return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, CEPH, MOOSEFS])
 
 
 def simulated_registry(host: SimulatedHost) -> Registry:

@@ -14,10 +14,12 @@ import pytest
 
 from benchmarks.libvirtd import Libvirtd
 from fspoolfs.backends import btrfs, generic, simulated_quota, zfs
+from fspoolfs.backends import moosefs as moosefs_items
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.moosefs import MooseFs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
@@ -33,7 +35,7 @@ from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefiniti
 from fspoolfs.model.documents import parse_pool
 from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
-from support import sshd
+from support import moosefs, sshd
 from support.leaks import mark
 from support.leftovers import attached, take_away
 from support.shell import run
@@ -69,6 +71,8 @@ class RootCase:
     volume: str | None = None
     #: The fixture of the server that it needs, if it needs one.
     server: str = ""
+    #: Whether two directories can be exchanged in one step.
+    exchanges: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,24 @@ def on_sshd(directory: Path) -> SourceCase:
     return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
 
 
+def on_moosefs(directory: Path) -> SourceCase:
+    """On a directory of the run's MooseFS, which is not there yet."""
+    exports = f"{moosefs.shared().directory()}/tank"
+    document = f"<fspool type='network'><name>tank</name>{moosefs.shared().source(exports)}</fspool>"
+    definition = replace(
+        parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
+    )
+    return SourceCase(NetworkSource([MooseFs()], Bound()), definition)
+
+
+@contextmanager
+def over_moosefs(_: Path) -> Iterator[RootDirectory]:
+    """A new directory on what is mounted once for the whole run."""
+    servers = moosefs.shared()
+    with host(servers.mounted / servers.directory().lstrip("/")) as root:
+        yield root
+
+
 def bound(directory: Path) -> SourceCase:
     """On a directory of this host."""
     (directory / "exports").mkdir()
@@ -188,8 +210,9 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
-    "zfs": RootCase(on_zpool, server="zfs_fuse"),
-    "sshfs": RootCase(over_sshfs, server="sshd"),
+    "zfs": RootCase(on_zpool, server="zfs_fuse", exchanges=False),
+    "sshfs": RootCase(over_sshfs, server="sshd", exchanges=False),
+    "moosefs": RootCase(over_moosefs, server="moosefs", exchanges=False),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
@@ -203,6 +226,7 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "btrfs-qgroup": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-qgroup")),
     "btrfs-simple": FileSystemCase(btrfs.probe, RootCase(volume="btrfs-simple")),
     "simulated": FileSystemCase(simulated_quota.probe, ROOTS["memory"]),
+    "moosefs": FileSystemCase(moosefs_items.probe, ROOTS["moosefs"]),
     "zfs": FileSystemCase(zfs.probe, ROOTS["zfs"]),
 }
 
@@ -248,6 +272,7 @@ SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "device-ext4": on_device,
     "libvirt-ext4": on_libvirt,
     "network-sshfs": on_sshd,
+    "network-moosefs": on_moosefs,
     "network-bound": bound,
 }
 
@@ -258,7 +283,9 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
         return []
     provider, _, format = name.partition("-")
     if provider == "network":
-        return sshd.MARKS if format == "sshfs" else [pytest.mark.root, pytest.mark.required]
+        return {"sshfs": sshd.MARKS, "moosefs": moosefs.MARKS}.get(
+            format, [pytest.mark.root, pytest.mark.required]
+        )
     programs = ["zfs-fuse" if format == "zfs" else f"mkfs.{format}", "blkid", "wipefs", "losetup"]
     if provider == "libvirt":
         programs += ["libvirtd", "virsh"]

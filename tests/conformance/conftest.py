@@ -13,11 +13,18 @@ from _pytest.mark.structures import ParameterSet
 from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
-from support import sshd, zfs
+from support import moosefs, sshd, zfs
 from support.volumes import Volumes, marks
 
 #: What tests need that use a server, by its fixture.
-SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS}
+SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS, "moosefs": moosefs.MARKS}
+#: The fixtures that sources need.
+FOR_SOURCES = {
+    "images-zfs": "zfs_fuse",
+    "network-sshfs": "sshd",
+    "network-moosefs": "moosefs",
+    "network-bound": "network_places",
+}
 
 
 @contextmanager
@@ -54,12 +61,8 @@ def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
 
 @pytest.fixture(params=[pytest.param(name, marks=source_marks(name)) for name in SOURCES])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
-    if request.param.endswith("-zfs"):
-        request.getfixturevalue("zfs_fuse")
-    if request.param == "network-sshfs":
-        request.getfixturevalue("sshd")
-    if request.param == "network-bound":
-        request.getfixturevalue("network_places")
+    if request.param in FOR_SOURCES:
+        request.getfixturevalue(FOR_SOURCES[request.param])
     made = SOURCES[request.param](tmp_path)
     try:
         yield made

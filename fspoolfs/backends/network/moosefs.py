@@ -1,0 +1,139 @@
+"""Directories of a MooseFS, mounted by mfsmount: many hosts at once, with locks that hold between them.
+
+The master is the only server that is named; it tells where the others are. A host that the master has
+lost keeps its locks for a long time, and nothing keeps it from writing once it is back.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Collection
+from typing import ClassVar
+from urllib.parse import quote
+
+from fspoolfs.backends.network import exports
+from fspoolfs.errors import (
+    AccessError,
+    FspoolError,
+    InvalidError,
+    NotFoundError,
+    StorageError,
+    TimeLimitError,
+)
+from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.names import one_line
+from fspoolfs.progress import Progress
+from fspoolfs.system import command, moosefs
+from fspoolfs.system.mounts import Mount
+
+_PORT = 9421
+#: What mfsmount takes for a name or an address; it knows none of IPv6.
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*\Z")
+#: What is always so. Without the machine's own mfsmount.cfg, since what is mounted is to be what the
+#: definition says; with a name that tells the directory, which mfsmount's own does not.
+_ALWAYS = "allow_other,nosuid,nodev,mfscfgfile=/dev/null,subtype=mfs"
+#: Lines that mfsmount prints in any case.
+_CHATTER = re.compile(r"(can't set )?open file limit |mfsmaster accepted connection |see: mfsmount ")
+_SAID = 400
+
+
+class MooseFs:
+    """Keeps `fspoolfs.backends.network.engine.Engine`."""
+
+    name: ClassVar[str] = "moosefs"
+    fs_types: ClassVar[Collection[str]] = ("fuse.mfs",)
+    #: Nothing that would keep names for long which another host has changed, or locks to this host.
+    options: ClassVar[Collection[str]] = (
+        *("ro", "noexec", "noatime", "mfsbind=", "mfspreflabels=", "mfsioretries=", "mfstimeout="),
+        *("mfserroronlostchunk", "mfserroronnospace", "mfslogretry=", "mfswritecachesize="),
+        *("mfsreadaheadsize=", "mfsreadaheadleng=", "mfsreadaheadtrigger=", "mfsrlimitnofile=", "mfsnice="),
+        *("mfsmemlock", "mfslimitarenas=", "mfsallowoomkiller", "mfsmkdircopysgid=", "mfssugidclearmode="),
+    )
+    single_host: ClassVar[str] = ""
+    fences: ClassVar[bool] = False
+    patience: ClassVar[float] = 20.0
+
+    def unusable(self) -> str:
+        if command.find("mfsmount") is None:
+            return "mfsmount is not installed; install the package moosefs-client"
+        return ""
+
+    def check(self, definition: PoolDefinition) -> None:
+        hosts = definition.source.hosts
+        if len(hosts) != 1:
+            raise InvalidError(
+                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are named; "
+                "name the master alone"
+            )
+        if not _HOST.match(hosts[0].name):
+            raise InvalidError(
+                f"pool {definition.name}: mfsmount takes no {hosts[0].name!r} for the master, but a name or "
+                "an address of IPv4"
+            )
+        auth = definition.source.auth
+        if auth is not None and (auth.username or auth.hosts or auth.config):
+            raise InvalidError(
+                f"pool {definition.name}: MooseFS asks for a password alone; leave all but <secret> out "
+                "of <auth>"
+            )
+
+    def identity(self, definition: PoolDefinition) -> str:
+        host, port = _master(definition)
+        return f"moosefs:{host}:{port}:{exports.directory(definition)}"
+
+    def mount(self, definition: PoolDefinition, place: str, progress: Progress) -> None:
+        host, port = _master(definition)
+        options = [_ALWAYS, f"fsname={_source(definition)}", *exports.options(definition)]
+        if (secret := exports.secret(definition)) is not None:
+            options.append(f"mfspassfile={secret.replace(',', chr(92) + ',')}")
+        # In this order: what names the master is taken for it only right after the options.
+        what = f"{host}:{port}:{exports.directory(definition)}"
+        words = ["mfsmount", "-o", ",".join(options), what, "-n", place]
+        try:
+            ended = command.run(words, timeout=self.patience, progress=progress, allowed=range(1, 256))
+        except TimeLimitError as error:
+            raise exports.unreachable(definition, f"no answer within {self.patience:g} seconds") from error
+        if ended.status:
+            raise _refusal(definition, ended.stderr)
+
+    def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
+        return mount.source == _source(definition)
+
+    def answers(self, definition: PoolDefinition) -> bool:
+        return bool(moosefs.version_at(*_master(definition)))
+
+
+def _master(definition: PoolDefinition) -> tuple[str, int]:
+    return exports.host(definition), definition.source.hosts[0].port or _PORT
+
+
+def _source(definition: PoolDefinition) -> str:
+    """As mountinfo shows it: mfsmount is told, since its own word for it leaves the directory out."""
+    host, port = _master(definition)
+    return f"mfs#{host}:{port}{quote(exports.directory(definition))}"
+
+
+def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
+    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
+    said = one_line("; ".join(line for line in lines if line and not _CHATTER.match(line))[:_SAID])
+    what = exports.shown(definition)
+    if "register error: No such file" in said:
+        return NotFoundError(
+            f"pool {definition.name}: {what} is not there; build the pool, or make the directory "
+            "in the MooseFS"
+        )
+    if "register error: Not a directory" in said:
+        return FspoolError(
+            f"pool {definition.name}: {what} is not a directory; name another one", errno=errno.ENOTDIR
+        )
+    if re.search(r"register error: (Permission denied|Password|Incorrect password|Operation not)", said):
+        return AccessError(
+            f"pool {definition.name}: the master of {what} does not let us in ({said}); see to the line for "
+            "this host in its mfsexports.cfg, and to the password in the file that <auth> names"
+        )
+    if "mfsmaster" in said or "resolve" in said:
+        return exports.unreachable(definition, said)
+    return StorageError(
+        f"pool {definition.name}: {what} cannot be mounted: {said or 'mfsmount did not say why'}"
+    )
