@@ -143,6 +143,17 @@ class Shared(Protocol):
 
 
 @runtime_checkable
+class Remote(Protocol):
+    """What a source implements whose storage is elsewhere, and may cease to answer."""
+
+    def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
+        """Have the storage itself answer, not a cache; blocks for as long as it does not.
+
+        Called in a thread that nothing else waits for. Raises what it answers instead.
+        """
+
+
+@runtime_checkable
 class Unmounting(Protocol):
     """What a source implements whose detaching is refused while a process has something open."""
 

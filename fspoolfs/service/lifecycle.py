@@ -10,24 +10,29 @@ from types import MappingProxyType
 import trio
 
 from fspoolfs.backends.registry import Registry
-from fspoolfs.backends.source import BuildMode, Unmounting
-from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.backends.source import BuildMode, Remote, Unmounting
+from fspoolfs.errors import (
+    AccessError,
+    BusyError,
+    FspoolError,
+    TimeLimitError,
+    UnsupportedError,
+)
 from fspoolfs.model.infos import MountUse
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
 from fspoolfs.progress import Progress
-from fspoolfs.service import opening, refreshing, usage
+from fspoolfs.service import closing, opening, refreshing, usage
 from fspoolfs.service.access import Caller
+from fspoolfs.service.advice import as_refusal
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.exposure import Exposure
 from fspoolfs.service.hosts import fencing
 from fspoolfs.service.hosts.joining import Ourselves
-from fspoolfs.service.hosts.membership import Tenancy
 from fspoolfs.service.jobs import Job
-from fspoolfs.service.objects import THREADS_PER_POOL, Attached, Item, Pool
+from fspoolfs.service.objects import Attached, Item, Pool
 from fspoolfs.service.pools import Pools
-from fspoolfs.service.refusals import as_refusal
 from fspoolfs.service.store import Store
 
 log = logging.getLogger(__name__)
@@ -93,7 +98,7 @@ class Lifecycle:
 
     async def stop(self, pool: Pool, caller: Caller) -> None:
         async def work(job: Job) -> None:
-            await self._check_unused(pool, job)
+            await self._check_unused(pool)
             items = dict(pool.items)
             try:
                 await self._stop(pool, force=False)
@@ -190,6 +195,8 @@ class Lifecycle:
         if pool.job is not None and pool.job.running:
             raise BusyError(f"pool {pool.name}: {pool.job.verb} is under way")
         before, attached, job = pool.state, pool.attached, Job(verb, f"pool {pool.name}")
+        wanted = pool.wanted
+        pool.wanted = wanted and verb in (PoolVerb.START, PoolVerb.REFRESH)
         pool.job = job
         self._context.set_state(pool, working)
 
@@ -198,7 +205,9 @@ class Lifecycle:
                 await work(job)
             except BaseException as error:
                 pool.error = as_refusal(verb, pool, error)
-                lost = before is PoolState.ACTIVE and pool.attached is None
+                # Nobody who wants it destroyed wants it back.
+                pool.wanted = wanted and verb is not PoolVerb.DESTROY
+                lost = before in (PoolState.ACTIVE, PoolState.STALLED) and pool.attached is None
                 if lost or failed is PoolState.FAILED:
                     pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
@@ -209,6 +218,7 @@ class Lifecycle:
                     raise pool.error from error  # which says what to do
                 raise
             pool.error = None
+            pool.wanted = after is PoolState.ACTIVE
             self._context.set_state(pool, after)
             if then is not None and pool.attached is not None:
                 then(pool, pool.attached)
@@ -230,7 +240,9 @@ class Lifecycle:
     async def _start(self, pool: Pool, job: Job, *, again: Mapping[str, Item] = _NEW) -> None:
         """Attach and take in what is there; the items of `again` are for the kernel what they were."""
         if pool.attached is not None:  # it failed while it was active
-            await self._stop(pool, force=True)
+            # What is remote may answer again: it is taken up with all that uses it, if it does.
+            keep = isinstance(pool.attached.source, Remote) and pool.pending is None
+            await self._stop(pool, force=True, detach=not keep)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
         mounts = isinstance(self._registry.source_for(definition), Unmounting)
 
@@ -275,7 +287,7 @@ class Lifecycle:
 
     # -- stop -------------------------------------------------------------------------------------
 
-    async def _check_unused(self, pool: Pool, job: Job) -> None:
+    async def _check_unused(self, pool: Pool) -> None:
         """Raise `BusyError` naming who mounts something of the pool, or which job works in it."""
         for item in pool.items.values():
             if item.job is not None and item.job.running:
@@ -284,14 +296,22 @@ class Lifecycle:
             return
         attached = pool.attached
 
-        def look(progress: Progress) -> list[MountUse]:
+        def look() -> list[MountUse]:
             return usage.of_pool(self._context.finder.uses(attached.root.path, once=True))
 
+        mounted: list[MountUse] | None = None
         try:
-            mounted = await self._context.in_thread(pool, look, job.progress)
+            # The threads of the pool may all wait for a server.
+            with trio.move_on_after(self._context.grace):
+                mounted = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         except FileNotFoundError:
             # The root was moved away or removed: nothing at its path is in the way of letting it go.
             return
+        if mounted is None:
+            raise TimeLimitError(
+                f"stop pool {pool.name}: its storage does not answer, and who uses it cannot be told; write "
+                "destroy into status"
+            )
         if mounted:
             raise usage.refuse(f"stop pool {pool.name}", mounted)
 
@@ -307,15 +327,15 @@ class Lifecycle:
         advice = "end that, or write destroy into status"
         return usage.refuse(f"stop pool {pool.name}", held, advice=advice) if held else refusal
 
-    async def _stop(self, pool: Pool, *, force: bool) -> None:
+    async def _stop(self, pool: Pool, *, force: bool, detach: bool = True) -> None:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
         attached, definition = pool.attached, pool.definition
         if attached is not None:
-            await self._close(pool, attached, force=force, leaves=True)
+            await closing.close(self._context, self._companion, pool, attached, force=force, leaves=True)
             pool.forget()
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
 
-        def detach() -> None:
+        def unmount() -> None:
             if attached is not None:
                 attached.source.detach(definition, force=force)
                 return
@@ -327,42 +347,12 @@ class Lifecycle:
             """All in one thread: to change it would take as long as most of these."""
             self._exposure.withdraw(pool.name)
             self._context.finder.forget()
-            detach()
+            if detach:
+                unmount()
             self._store.set_active(pool.name, active=False)
 
         await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)
         await self._pools.bring_pending_into_force(pool)
-
-    async def _close(self, pool: Pool, attached: Attached, *, force: bool, leaves: bool = False) -> None:
-        """End all work on the root and leave it synced; with `leaves` this host no longer has the pool."""
-        self._companion.end(pool)
-        for item in pool.items.values():
-            if item.job is not None and item.job.running:
-                item.job.progress.cancel()
-        answered = False
-        with trio.move_on_after(self._context.grace):
-            await self._companion.leave(pool, attached)
-            try:
-                await attached.committer.close()
-            except StorageError as error:
-                if not force:
-                    log.warning("pool %s: %s", pool.name, error)
-            for _ in range(THREADS_PER_POOL):
-                borrower = object()
-                try:  # without a turn of the event loop each
-                    attached.limiter.acquire_on_behalf_of_nowait(borrower)
-                except trio.WouldBlock:
-                    await attached.limiter.acquire_on_behalf_of(borrower)
-            if leaves and attached.tenancy is not None:
-                await trio.to_thread.run_sync(_leave, pool.name, attached.tenancy, abandon_on_cancel=True)
-            answered = True
-        if not answered:
-            # Threads that come back from the storage find the journal and the root closed.
-            attached.committer.abandon()
-            log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
-            if leaves and attached.tenancy is not None:
-                await trio.to_thread.run_sync(attached.tenancy.let_go)
-        attached.root.close()
 
     # -- the daemon's end -------------------------------------------------------------------------
 
@@ -374,13 +364,4 @@ class Lifecycle:
                     nursery.start_soon(self._close_one, pool, pool.attached)
 
     async def _close_one(self, pool: Pool, attached: Attached) -> None:
-        await self._close(pool, attached, force=False)
-
-
-def _leave(pool: str, tenancy: Tenancy) -> None:
-    """Storage that fails, or that others have put this host out of, is let go all the same."""
-    try:
-        tenancy.leave()
-    except (OSError, FspoolError) as error:
-        log.warning("pool %s: %s", pool, error)
-        tenancy.let_go()
+        await closing.close(self._context, self._companion, pool, attached, force=False)

@@ -63,7 +63,7 @@ class MooseFs:
         hosts = definition.source.hosts
         if len(hosts) != 1:
             raise InvalidError(
-                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are named; "
+                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are here; "
                 "name the master alone"
             )
         if not _HOST.match(hosts[0].name):

@@ -1,4 +1,4 @@
-"""What a pool's verb is refused with, and what helps against what its storage answers."""
+"""What a person is told when a verb of a pool has failed: why, and what helps against it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ADVICE = {
 
 
 def as_refusal(verb: PoolVerb, pool: Pool, error: BaseException) -> FspoolError:
-    """What `error`, which ended a verb, is told as."""
+    """The refusal that `error`, of a verb on a pool, stands for."""
     if isinstance(error, FspoolError):
         return error
     if isinstance(error, OSError):
