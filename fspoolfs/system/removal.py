@@ -38,6 +38,10 @@ def remove_tree(dir_fd: int, name: str, progress: Progress) -> None:
     _Removal(dir_fd, name, progress).run()
 
 
+#: What an entry answers that somebody else has removed; the second is said by file systems of servers.
+_GONE = frozenset((errno.ENOENT, errno.ESTALE))
+
+
 class _Level:
     """What is known of one directory on the way: `failed` when something in it has to stay."""
 
@@ -90,7 +94,7 @@ class _Removal:
         except OSError as error:
             if error.errno in walking.NOT_A_DIRECTORY:
                 self._unlink_top()
-            elif error.errno != errno.ENOENT:
+            elif error.errno not in _GONE:
                 self._refused(self._name, error)
             return
         with self._descent:
@@ -165,9 +169,9 @@ class _Removal:
             for name in walking.split(here):
                 seen = True
                 self._unlink(name)
-        except FileNotFoundError:
-            return False  # the directory itself was removed
         except OSError as error:
+            if error.errno in _GONE:
+                return False  # the directory itself was removed
             self._stuck("", error)
         return seen or bool(here.pending)
 
@@ -175,12 +179,13 @@ class _Removal:
         here = self._descent.here
         try:
             os.unlink(name, dir_fd=here.fd)
-        except FileNotFoundError:
-            self._tick(0)
         except IsADirectoryError:
             here.pending.append(name)
         except OSError as error:
-            self._stuck(name, error)
+            if error.errno in _GONE:
+                self._tick(0)
+            else:
+                self._stuck(name, error)
         else:
             self._tick(1)
 
@@ -193,9 +198,9 @@ class _Removal:
         name = descent.here.name
         try:
             os.rmdir(name, dir_fd=above)
-        except FileNotFoundError:
-            return True
         except OSError as error:
+            if error.errno in _GONE:
+                return True
             if error.errno in _NOT_EMPTY and level.passes < _PASSES:
                 level.passes += 1
                 # Nothing in it means that the name now leads to another directory: whoever reads

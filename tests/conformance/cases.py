@@ -71,8 +71,6 @@ class RootCase:
     volume: str | None = None
     #: The fixture of the server that it needs, if it needs one.
     server: str = ""
-    #: Whether two directories can be exchanged in one step.
-    exchanges: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,8 @@ def on_zpool(directory: Path) -> Iterator[RootDirectory]:
 
 def on_sshd(directory: Path) -> SourceCase:
     """On a directory of the run's sshd."""
-    exports = directory / "exports" / "tank"
+    exports = directory / "exports"
+    exports.mkdir(parents=True)
     document = f"<fspool type='network'><name>tank</name>{shared().source(exports)}</fspool>"
     definition = replace(
         parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
@@ -187,14 +186,18 @@ def bound(directory: Path) -> SourceCase:
 
 @contextmanager
 def over_sshfs(directory: Path) -> Iterator[RootDirectory]:
-    """The root of a new pool."""
-    case = on_sshd(directory)
-    case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
-    try:
-        with closing(case.source.attach(case.definition, Progress())) as root:
-            yield root
-    finally:
-        case.close()
+    """A new directory on an export that is mounted once for the whole run."""
+    server = shared()
+    if server.mounted is None:
+        case = on_sshd(server.place / "mounted")
+        case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
+        server.mounted = Path(case.source.attach(case.definition, Progress()).path)
+        server.at_end.append(case.close)
+    made = server.mounted / directory.name
+    made.mkdir()
+    made.chmod(0o755)
+    with host(made) as root:
+        yield root
 
 
 ROOTS: dict[str, RootCase] = {
@@ -205,9 +208,9 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
-    "zfs": RootCase(on_zpool, server="zfs_fuse", exchanges=False),
+    "zfs": RootCase(on_zpool, server="zfs_fuse"),
     "sshfs": RootCase(over_sshfs, server="sshd"),
-    "moosefs": RootCase(over_moosefs, server="moosefs", exchanges=False),
+    "moosefs": RootCase(over_moosefs, server="moosefs"),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),

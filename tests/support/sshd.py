@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class Sshd:
             "Subsystem sftp internal-sftp\nUseDNS no\n"
         )
         self._process: subprocess.Popen[bytes] | None = None
+        #: Where an export of it is mounted for the tests to share, and what ends that.
+        self.mounted: Path | None = None
+        self.at_end: list[Callable[[], None]] = []
 
     @staticmethod
     def _free_port() -> int:
@@ -159,6 +162,8 @@ def _shared_sshd() -> Iterator[Sshd]:
             yield server
         finally:
             _shared.remove(server)
+            for end in server.at_end:
+                end()
             server.kill()
 
 
