@@ -6,7 +6,6 @@ lost keeps its locks for a long time, and nothing keeps it from writing once it 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -15,17 +14,10 @@ from contextlib import contextmanager
 from typing import ClassVar
 from urllib.parse import quote
 
-from fspoolfs.backends.network import exports
-from fspoolfs.errors import (
-    AccessError,
-    FspoolError,
-    InvalidError,
-    NotFoundError,
-    StorageError,
-    TimeLimitError,
-)
+from fspoolfs.backends import place as places
+from fspoolfs.backends.network import exports, programs
+from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import PoolDefinition
-from fspoolfs.names import one_line
 from fspoolfs.progress import Progress
 from fspoolfs.system import command, moosefs
 from fspoolfs.system.mounts import Mount
@@ -37,8 +29,7 @@ _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*\Z")
 #: definition says.
 _ALWAYS = "allow_other,nosuid,nodev,subtype=mfs"
 #: Lines that mfsmount prints in any case.
-_CHATTER = re.compile(r"(can't set )?open file limit |mfsmaster accepted connection |see: mfsmount ")
-_SAID = 400
+_CHATTER = r"(can't set )?open file limit |mfsmaster accepted connection |see: mfsmount "
 #: The longest password that is read, in bytes; mfsmount reads no longer one.
 _LONGEST = 1023
 
@@ -99,19 +90,16 @@ class MooseFs:
             ]
             # In this order: what names the master is taken for it only right after the options.
             words = ["mfsmount", "-o", ",".join(options), what, "-n", place]
-            try:
-                ended = command.run(
-                    words,
-                    timeout=self.patience,
-                    progress=progress,
-                    allowed=range(1, 256),
-                    inherited=[config],
-                )
-            except TimeLimitError as error:
-                why = f"no answer within {self.patience:g} seconds"
-                raise exports.unreachable(definition, why) from error
-        if ended.status:
-            raise _refusal(definition, ended.stderr)
+            said = programs.complaint(
+                definition,
+                words,
+                patience=self.patience,
+                progress=progress,
+                inherited=[config],
+                chatter=_CHATTER,
+            )
+        if said is not None:
+            raise _refusal(definition, said)
 
     def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
         return mount.source == _source(definition)
@@ -161,26 +149,15 @@ def _source(definition: PoolDefinition) -> str:
     return f"mfs#{host}:{port}{quote(exports.directory(definition))}"
 
 
-def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
-    said = one_line("; ".join(line for line in lines if line and not _CHATTER.match(line))[:_SAID])
-    what = exports.shown(definition)
-    if "register error: No such file" in said:
-        return NotFoundError(
-            f"pool {definition.name}: {what} is not there; build the pool, or make the directory "
-            "in the MooseFS"
-        )
+def _refusal(definition: PoolDefinition, said: str) -> FspoolError:
     if "register error: Not a directory" in said:
-        return FspoolError(
-            f"pool {definition.name}: {what} is not a directory; name another one", errno=errno.ENOTDIR
-        )
-    if re.search(r"register error: (Permission denied|Password|Incorrect password|Operation not)", said):
-        return AccessError(
-            f"pool {definition.name}: the master of {what} does not let us in ({said}); see to the line for "
-            "this host in its mfsexports.cfg, and to the password in the file that <auth> names"
-        )
-    if "mfsmaster" in said or "resolve" in said:
-        return exports.unreachable(definition, said)
-    return StorageError(
-        f"pool {definition.name}: {what} cannot be mounted: {said or 'mfsmount did not say why'}"
+        return places.not_a_directory(definition, exports.shown(definition))
+    return programs.refusal(
+        definition,
+        said,
+        missing="register error: No such file",
+        forbidden="register error: (Permission denied|Password|Incorrect password|Operation not)",
+        unreachable="mfsmaster|resolve",
+        advice="see to the line for this host in the mfsexports.cfg of the master, and to the password in the "
+        "file that <auth> names",
     )
