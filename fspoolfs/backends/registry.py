@@ -15,7 +15,10 @@ from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
 from fspoolfs.backends.network.cephfs import Ceph, Cephfs
+from fspoolfs.backends.network.cifs import Cifs
+from fspoolfs.backends.network.glusterfs import GlusterFs
 from fspoolfs.backends.network.moosefs import MooseFs
+from fspoolfs.backends.network.nfs import Nfs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
@@ -144,7 +147,7 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs(), Cephfs(), Ceph(), MooseFs()], Bound()),
+        NetworkSource([Sshfs(), Cephfs(), Ceph(), MooseFs(), Nfs(), Cifs(), GlusterFs()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, CEPH, MOOSEFS])
 

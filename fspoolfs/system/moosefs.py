@@ -167,8 +167,8 @@ def _told_apart(address: str, seconds: float) -> Iterator[None]:
         ) from error
     except ConnectionError as error:
         raise StorageError(
-            f"mfsmount does not answer at {address} ({os.strerror(error.errno or errno.EPIPE)}); the "
-            "daemon has to run in the network namespace in which the file system was mounted",
+            f"mfsmount does not answer at {address} ({os.strerror(error.errno or errno.EPIPE)}); the daemon "
+            "has to run in the network namespace in which the file system was mounted",
             errno=errno.EIO,
         ) from error
 

@@ -71,8 +71,6 @@ class RootCase:
     volume: str | None = None
     #: The fixture of the server that it needs, if it needs one.
     server: str = ""
-    #: Whether two directories can be exchanged in one step.
-    exchanges: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +208,9 @@ ROOTS: dict[str, RootCase] = {
     "xfs": RootCase(volume="xfs"),
     "btrfs": RootCase(volume="btrfs-plain"),
     "overlay": RootCase(volume="overlay"),
-    "zfs": RootCase(on_zpool, server="zfs_fuse", exchanges=False),
-    "sshfs": RootCase(over_sshfs, server="sshd", exchanges=False),
-    "moosefs": RootCase(over_moosefs, server="moosefs", exchanges=False),
+    "zfs": RootCase(on_zpool, server="zfs_fuse"),
+    "sshfs": RootCase(over_sshfs, server="sshd"),
+    "moosefs": RootCase(over_moosefs, server="moosefs"),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),

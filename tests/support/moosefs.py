@@ -29,7 +29,7 @@ MASTER = address(1)
 #: Addresses that the master treats in another way: whoever comes from there has to know the password, or may
 #: set no quotas.
 GUARDED, MEAN = address(101), address(102)
-PASSWORD = "not a secret"
+PASSWORD = "not-a-secret"
 
 _MASTER = """\
 WORKING_USER = root
@@ -56,7 +56,7 @@ LOCK_MEMORY = 0
 NICE_LEVEL = 0
 """
 _EXPORTS = f"""\
-* / rw,alldirs,admin,maproot=0:0
+{address(1)}-{address(99)} / rw,alldirs,admin,maproot=0:0
 {GUARDED} / rw,alldirs,admin,maproot=0:0,password={PASSWORD}
 {MEAN} / rw,alldirs,maproot=0:0
 """
@@ -133,7 +133,16 @@ class MooseFs:
         for server in self.chunks:
             server.start()
         eventually(self._is_mountable, what="the master of the MooseFS answers")
+        self.wait_for_chunks(len(self.chunks))
         eventually(lambda: os.statvfs(self.mounted).f_blocks > 0, what="chunk servers have told their space")
+
+    def wait_for_chunks(self, registered: int) -> None:
+        """Until chunk servers have come to the master so many times; what is written before has one copy."""
+        log = self.place / "master" / "log"
+        eventually(
+            lambda: log.read_text().count("chunkserver register end") >= registered,
+            what=f"{registered} chunk servers have registered",
+        )
 
     def _is_mountable(self) -> bool:
         options = "mfscfgfile=/dev/null"

@@ -6,23 +6,18 @@ lost keeps its locks for a long time, and nothing keeps it from writing once it 
 
 from __future__ import annotations
 
-import errno
+import hashlib
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 from urllib.parse import quote
 
-from fspoolfs.backends.network import exports
-from fspoolfs.errors import (
-    AccessError,
-    FspoolError,
-    InvalidError,
-    NotFoundError,
-    StorageError,
-    TimeLimitError,
-)
+from fspoolfs.backends import place as places
+from fspoolfs.backends.network import exports, programs
+from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import PoolDefinition
-from fspoolfs.names import one_line
 from fspoolfs.progress import Progress
 from fspoolfs.system import command, moosefs
 from fspoolfs.system.mounts import Mount
@@ -30,12 +25,15 @@ from fspoolfs.system.mounts import Mount
 _PORT = 9421
 #: What mfsmount takes for a name or an address; it knows none of IPv6.
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*\Z")
-#: What is always so. Without the machine's own mfsmount.cfg, since what is mounted is to be what the
-#: definition says; with a name that tells the directory, which mfsmount's own does not.
-_ALWAYS = "allow_other,nosuid,nodev,mfscfgfile=/dev/null,subtype=mfs"
+#: What is always so. The machine's own mfsmount.cfg is left out, since what is mounted is to be what the
+#: definition says.
+_ALWAYS = "allow_other,nosuid,nodev,subtype=mfs"
 #: Lines that mfsmount prints in any case.
-_CHATTER = re.compile(r"(can't set )?open file limit |mfsmaster accepted connection |see: mfsmount ")
-_SAID = 400
+_CHATTER = r"(can't set )?open file limit |mfsmaster accepted connection |see: mfsmount "
+#: The longest password that is read, in bytes; mfsmount reads no longer one.
+_LONGEST = 1023
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class MooseFs:
@@ -63,8 +61,8 @@ class MooseFs:
         hosts = definition.source.hosts
         if len(hosts) != 1:
             raise InvalidError(
-                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are here; "
-                "name the master alone"
+                f"pool {definition.name}: a MooseFS is named by its master, and {len(hosts)} hosts are "
+                "named; name the master alone"
             )
         if not _HOST.match(hosts[0].name):
             raise InvalidError(
@@ -84,24 +82,61 @@ class MooseFs:
 
     def mount(self, definition: PoolDefinition, place: str, progress: Progress) -> None:
         host, port = _master(definition)
-        options = [_ALWAYS, f"fsname={_source(definition)}", *exports.options(definition)]
-        if (secret := exports.secret(definition)) is not None:
-            options.append(f"mfspassfile={secret.replace(',', chr(92) + ',')}")
-        # In this order: what names the master is taken for it only right after the options.
         what = f"{host}:{port}:{exports.directory(definition)}"
-        words = ["mfsmount", "-o", ",".join(options), what, "-n", place]
-        try:
-            ended = command.run(words, timeout=self.patience, progress=progress, allowed=range(1, 256))
-        except TimeLimitError as error:
-            raise exports.unreachable(definition, f"no answer within {self.patience:g} seconds") from error
-        if ended.status:
-            raise _refusal(definition, ended.stderr)
+        with _configuration(definition) as config:
+            options = [
+                *(_ALWAYS, f"mfscfgfile=/proc/self/fd/{config}", f"fsname={_source(definition)}"),
+                *exports.options(definition),
+            ]
+            # In this order: what names the master is taken for it only right after the options.
+            words = ["mfsmount", "-o", ",".join(options), what, "-n", place]
+            said = programs.complaint(
+                definition,
+                words,
+                patience=self.patience,
+                progress=progress,
+                inherited=[config],
+                chatter=_CHATTER,
+            )
+        if said is not None:
+            raise _refusal(definition, said)
 
     def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
         return mount.source == _source(definition)
 
     def answers(self, definition: PoolDefinition) -> bool:
         return bool(moosefs.version_at(*_master(definition)))
+
+
+@contextmanager
+def _configuration(definition: PoolDefinition) -> Iterator[int]:
+    """A file in memory for mfsmount: what it has to know of the password, if there is one.
+
+    Not by the file that holds it: mfsmount 3 leaves out the last letter of what it reads there.
+    """
+    fd = os.memfd_create("mfsmount", os.MFD_CLOEXEC)
+    try:
+        secret = exports.secret(definition)
+        if secret is not None:
+            os.write(fd, f"mfsmd5pass={_digest(definition, secret)}\n".encode("ascii"))
+            os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _digest(definition: PoolDefinition, path: str) -> str:
+    """What the master is told instead of the password; whoever has it can come in."""
+    fd = os.open(path, _FILE)
+    try:
+        line = os.read(fd, _LONGEST + 1).splitlines()[:1]
+    finally:
+        os.close(fd)
+    if not line or not line[0]:
+        raise InvalidError(
+            f"pool {definition.name}: {path}, which <auth> names, holds no password in its first line"
+        )
+    return hashlib.md5(line[0], usedforsecurity=False).hexdigest()
 
 
 def _master(definition: PoolDefinition) -> tuple[str, int]:
@@ -114,26 +149,15 @@ def _source(definition: PoolDefinition) -> str:
     return f"mfs#{host}:{port}{quote(exports.directory(definition))}"
 
 
-def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines()]
-    said = one_line("; ".join(line for line in lines if line and not _CHATTER.match(line))[:_SAID])
-    what = exports.shown(definition)
-    if "register error: No such file" in said:
-        return NotFoundError(
-            f"pool {definition.name}: {what} is not there; build the pool, or make the directory "
-            "in the MooseFS"
-        )
+def _refusal(definition: PoolDefinition, said: str) -> FspoolError:
     if "register error: Not a directory" in said:
-        return FspoolError(
-            f"pool {definition.name}: {what} is not a directory; name another one", errno=errno.ENOTDIR
-        )
-    if re.search(r"register error: (Permission denied|Password|Incorrect password|Operation not)", said):
-        return AccessError(
-            f"pool {definition.name}: the master of {what} does not let us in ({said}); see to the line for "
-            "this host in its mfsexports.cfg, and to the password in the file that <auth> names"
-        )
-    if "mfsmaster" in said or "resolve" in said:
-        return exports.unreachable(definition, said)
-    return StorageError(
-        f"pool {definition.name}: {what} cannot be mounted: {said or 'mfsmount did not say why'}"
+        return places.not_a_directory(definition, exports.shown(definition))
+    return programs.refusal(
+        definition,
+        said,
+        missing="register error: No such file",
+        forbidden="register error: (Permission denied|Password|Incorrect password|Operation not)",
+        unreachable="mfsmaster|resolve",
+        advice="see to the line for this host in mfsexports.cfg of the master, and to the password in the "
+        "file that <auth> names",
     )
