@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from mount.control import request, value
+from root.working import Work, working
 from support.daemon import Daemon, MakeDaemon
 from support.keepers import end_keepers
 from support.needs import needs_fuse, needs_root
@@ -78,66 +74,6 @@ def test_hosts_are_listed(make_daemon: MakeDaemon, export: Path) -> None:
     assert [line.split()[-1] for line in lines].count("here") == 1
     request(other / "status", "destroy")  # here the other one's mount is seen, as a use
     assert [line.split()[-1] for line in (one / "hosts").read_text().splitlines()] == ["here"]
-
-
-@dataclass
-class Work:
-    """What one client does to a pool, and what it was told: operations without an answer are `doubtful`."""
-
-    pool: Path
-    prefix: str
-    there: set[str] = field(default_factory=set)
-    trashed: set[str] = field(default_factory=set)
-    doubtful: set[str] = field(default_factory=set)
-    done: int = 0
-    error: OSError | None = None
-
-    def run(self, ending: threading.Event) -> None:
-        chance = random.Random(self.prefix)
-        number = 0
-        while not ending.is_set():
-            kind = chance.choice(("create", "create", "rename", "delete"))
-            if kind == "create" or not self.there:
-                number += 1
-                names = [f"{self.prefix}{number}"]
-            else:
-                names = [chance.choice(sorted(self.there)), f"{self.prefix}{number}r{self.done}"]
-            try:
-                self._do(kind if self.there else "create", names)
-            except OSError as error:
-                self.doubtful |= set(names)
-                self.error = error
-                return
-            self.done += 1
-
-    def _do(self, kind: str, names: list[str]) -> None:
-        place = self.pool / "items"
-        if kind == "create":
-            (place / names[0]).mkdir()
-            (place / names[0] / "data/proof").write_text(names[0])
-            self.there.add(names[0])
-        elif kind == "rename":
-            (place / names[0]).rename(place / names[1])
-            self.there.remove(names[0])
-            self.there.add(names[1])
-        else:
-            (place / names[0]).rmdir()
-            self.there.remove(names[0])
-            self.trashed.add(names[0])
-
-
-@contextmanager
-def working(*works: Work) -> Iterator[threading.Event]:
-    ending = threading.Event()
-    threads = [threading.Thread(target=work.run, args=(ending,)) for work in works]
-    for thread in threads:
-        thread.start()
-    try:
-        yield ending
-    finally:
-        ending.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.parametrize("turn", range(3))

@@ -1,0 +1,308 @@
+"""Hosts that share a pool on CephFS: each with a network, a daemon and a client of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mount.control import last_error, refused, request, value
+from root.working import Work, working
+from support import ceph
+from support.clients import Client, clients
+from support.network import Network, address, network
+from support.shell import run
+from support.wait import eventually
+
+pytestmark = ceph.MARKS
+
+UUID = "0b7a3b14-6a35-4a44-a6f1-6c3b0a7f0c55"
+#: Seconds that servers and hosts need in the longer tests.
+LONG = 180.0
+
+
+@dataclass
+class Site:
+    """A cluster on the first host of a network, and daemons on the others with the pool active."""
+
+    net: Network
+    cluster: ceph.Cluster
+    clients: list[Client]
+
+    @property
+    def pools(self) -> list[Path]:
+        return [client.mount / "pools/tank" for client in self.clients]
+
+
+def settled(pool: Path, state: str = "active") -> None:
+    eventually(lambda: value(pool / "status") == state, what=f"the pool is {state}", timeout=LONG)
+
+
+def start(pool: Path) -> None:
+    try:
+        request(pool / "status", "start build")
+    except BlockingIOError:
+        settled(pool)
+
+
+def open_site(stack: ExitStack, directory: Path, **wanted: object) -> Site:
+    net = stack.enter_context(network(3))
+    server = net.hosts[0]
+    within = ["nsenter", f"--net={server.namespace}", "--"]
+    cluster = stack.enter_context(
+        ceph.running(directory / "ceph", address=address(1), within=within, **wanted)
+    )
+    with server.entered():
+        cluster.make_directory("/pools/tank")
+        key = cluster.key_of("hosts", "/pools/tank", "rwps")
+    secret = directory / "secret"
+    secret.touch(0o600)
+    secret.write_text(key)
+    made = stack.enter_context(clients(directory, net.hosts[1:]))
+    site = Site(net, cluster, made)
+    for client in made:
+        request(
+            client.mount / "define",
+            f"<fspool type='network'><name>tank</name><uuid>{UUID}</uuid><source><host name='{address(1)}'/>"
+            "<dir path='/pools/tank'/><format type='cephfs'/><auth type='cephfs' username='hosts'>"
+            f"<secret file='{secret}'/></auth></source><target><path>{client.base}/target</path></target>"
+            "</fspool>",
+        )
+        start(client.mount / "pools/tank")
+    return site
+
+
+@pytest.fixture(scope="module")
+def _site(run_directory: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        directory = run_directory / "ceph-hosts"
+        directory.mkdir()
+        stack.callback(run, "rm", "-r", "-f", "--one-file-system", "--", directory)
+        yield open_site(stack, directory)
+
+
+@pytest.fixture
+def site(_site: Site) -> Site:
+    """Two hosts with the pool active; a test leaves both alive."""
+    return _site
+
+
+@pytest.fixture
+def durable(run_directory: Path, tmp_path: Path) -> Iterator[Site]:
+    """The same on three object stores, for the test alone."""
+    with ExitStack() as stack:
+        directory = run_directory / f"d-{tmp_path.name}"
+        directory.mkdir()
+        stack.callback(run, "rm", "-r", "-f", "--one-file-system", "--", directory)
+        yield open_site(stack, directory, osds=3, store="bluestore")
+
+
+def items(pool: Path) -> list[str]:
+    return sorted(os.listdir(pool / "items"))
+
+
+def agree(site: Site) -> None:
+    one, other = site.pools
+    eventually(lambda: items(one) == items(other), what="both hosts list the same items", timeout=LONG)
+
+
+def manages(pool: Path) -> bool:
+    """Whether items can be made; while the servers wait for a lost host that is refused, and never hangs."""
+    try:
+        (pool / "items/after").mkdir(exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ETIMEDOUT, errno.EINPROGRESS):
+            raise
+        return False
+    return True
+
+
+def test_two_hosts_work_side_by_side(site: Site) -> None:
+    one, other = site.pools
+    works = [Work(one, "one-"), Work(other, "two-")]
+    with working(*works):
+        eventually(lambda: min(work.done for work in works) > 15, what="both have worked", timeout=LONG)
+    assert [work.error for work in works] == [None, None]
+    agree(site)
+    assert set(items(one)) >= works[0].there | works[1].there
+    assert len((one / "hosts").read_text().splitlines()) == 2
+
+
+def test_what_one_host_writes_and_keeps_the_other_one_reads(site: Site) -> None:
+    one, other = site.pools
+    (one / "items/shared").mkdir()
+    request(one / "items/shared/capacity", "1GiB")
+    (one / "items/shared/data/file").write_text("before")
+    (one / "items/shared/snapshots/v1").mkdir()
+    (one / "items/shared/data/file").write_text("after")
+    there = other / "items/shared"
+    eventually(lambda: (there / "snapshots/v1").is_dir(), what="item and snapshot are seen")
+    assert value(there / "capacity") == str(1 << 30)
+    assert (there / "data/file").read_text() == "after"
+    assert (there / "snapshots/v1/data/file").read_text() == "before"
+    request(there / "status", "rollback v1")
+    eventually(lambda: (one / "items/shared/data/file").read_text() == "before", what="it is rolled back")
+    (there / "snapshots/v1").rmdir()
+    eventually(lambda: not (one / "items/shared/snapshots/v1").exists(), what="the snapshot is gone")
+
+
+def test_an_item_that_is_used_on_one_host_stays_on_the_other(site: Site) -> None:
+    one, other = site.pools
+    (one / "items/used").mkdir()
+    eventually(lambda: (other / "items/used").is_dir(), what="the item is seen")
+    place = site.clients[1].base / "container"
+    place.mkdir()
+    run("mount", "--bind", os.path.realpath(other / "items/used/data"), place)
+    try:
+        uses = Path(os.path.realpath(one / "root")) / ".fspool/uses" / value(one / "items/used/uuid")
+        eventually(lambda: uses.is_dir(), what="the use is known in the pool")
+        with refused(errno.EBUSY):
+            (one / "items/used").rmdir()
+        assert "in use on host" in last_error(one / "items/used")
+    finally:
+        run("umount", place)
+        place.rmdir()
+    eventually(lambda: not uses.exists(), what="the use has ended")
+    (one / "items/used").rmdir()
+
+
+def test_a_daemon_that_is_killed_leaves_its_work_to_the_others(site: Site) -> None:
+    one, other = site.pools
+    mine, theirs = Work(one, "mine-"), Work(other, "theirs-")
+    with working(mine, theirs):
+        eventually(lambda: min(mine.done, theirs.done) > 8, what="both have worked", timeout=LONG)
+        site.clients[1].kill()
+        done = mine.done
+        eventually(lambda: mine.done > done + 5, what="the other one goes on", timeout=LONG)
+    assert mine.error is None
+    sure = (mine.there | theirs.there) - theirs.doubtful
+    assert sure <= set(items(one))
+    site.clients[1].start()
+    settled(other)
+    agree(site)
+
+
+@pytest.mark.long
+def test_a_host_that_dies_is_taken_over_by_the_survivor(durable: Site) -> None:
+    one, other = durable.pools
+    mine, theirs = Work(one, "mine-"), Work(other, "theirs-")
+    with working(mine, theirs):
+        eventually(lambda: min(mine.done, theirs.done) > 30, what="both have worked", timeout=LONG)
+        durable.clients[1].die()
+
+    eventually(lambda: manages(one), what="the survivor manages the pool", timeout=LONG)
+    sure = (mine.there | theirs.there) - theirs.doubtful - mine.doubtful
+    assert sure <= set(items(one)) <= sure | theirs.doubtful | mine.doubtful | {"after"}
+    for name in items(one):
+        assert (one / "items" / name / "data").is_dir()
+        (one / "items" / name).rmdir()
+    assert items(one) == []
+    durable.clients[1].start()
+    settled(other)
+    agree(durable)
+    assert len((one / "hosts").read_text().splitlines()) == 2
+
+
+@pytest.mark.long
+def test_a_host_that_is_cut_off_is_fenced_before_another_takes_over(durable: Site) -> None:
+    one, other = durable.pools
+    (other / "items/mine").mkdir()
+    writer = subprocess.Popen(
+        ["sh", "-c", "n=0; while :; do n=$((n+1)); echo $n >> file || exit 3; sleep 0.05; done"],
+        cwd=os.path.realpath(other / "items/mine/data"),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        theirs = Work(other, "theirs-")
+        with working(theirs):
+            eventually(lambda: theirs.done > 10, what="the host has worked", timeout=LONG)
+            durable.net.unplug(3)
+            eventually(lambda: manages(one), what="the other host has taken over", timeout=LONG)
+            eventually(lambda: theirs.error is not None, what="the lost host was refused", timeout=LONG)
+        sure = theirs.there - theirs.doubtful
+        assert sure <= set(items(one))
+        file = Path(os.path.realpath(one / "items/mine/data/file"))
+        size = file.stat().st_size
+        durable.net.plug(3)
+        settled(other)
+        agree(durable)
+        assert file.stat().st_size == size, "the host that was fenced has written"
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+@pytest.mark.long
+def test_a_thousand_items_by_two_hosts_while_a_server_dies(durable: Site) -> None:
+    one, other = durable.pools
+    containers = []
+    for number, pool in enumerate(durable.pools):
+        (pool / f"items/written{number}").mkdir()
+        containers.append(
+            subprocess.Popen(
+                ["sh", "-c", "n=0; while [ ! -e end ]; do n=$((n+1)); echo $n >> file || exit 3; done; sync"],
+                cwd=os.path.realpath(pool / f"items/written{number}/data"),
+            )
+        )
+
+    def make(pool: Path, prefix: str) -> subprocess.Popen[bytes]:
+        script = (
+            f'for n in $(seq 500); do item="$0/items/{prefix}$n"; mkdir "$item" && '
+            'echo 1GiB > "$item/capacity" && mkdir "$item/snapshots/v1" || exit 1; done'
+        )
+        return subprocess.Popen(["sh", "-c", script, str(pool)])
+
+    makers = [make(one, "a"), make(other, "b")]
+    try:
+        eventually(lambda: len(items(one)) > 100, what="both are at work", timeout=LONG)
+        durable.cluster.servers["osd1"].kill()
+        eventually(lambda: len(items(one)) > 300, what="they go on without one server", timeout=LONG)
+        durable.cluster.servers["osd1"].start()
+        for maker in makers:
+            assert maker.wait(600) == 0
+    finally:
+        for number, pool in enumerate(durable.pools):
+            Path(os.path.realpath(pool / f"items/written{number}/data/end")).touch()
+        ended = [container.wait(120) for container in containers]
+    assert ended == [0, 0]
+    agree(durable)
+    assert len(items(one)) == 1002
+    for pool in durable.pools:
+        for name in ("a1", "a500", "b1", "b500"):
+            snapshot = pool / "items" / name / "snapshots/v1"
+            eventually(snapshot.is_dir, what="its snapshot is there")
+            assert value(pool / "items" / name / "capacity") == str(1 << 30)
+    for number, pool in enumerate(durable.pools):
+        lines = Path(os.path.realpath(pool / f"items/written{number}/data/file")).read_text().split()
+        assert lines == [str(n) for n in range(1, len(lines) + 1)]
+
+
+@pytest.mark.long
+def test_with_all_servers_stopped_the_daemon_answers_and_lets_the_mount_go(durable: Site) -> None:
+    one = durable.pools[0]
+    (one / "items/web").mkdir()
+    for server in durable.cluster.servers.values():
+        server.signal(signal.SIGSTOP)
+    try:
+        settled(one, "stalled")
+        with refused(errno.ETIMEDOUT):
+            (one / "items/more").mkdir()
+        assert items(one) == ["web"]
+        durable.clients[0].expect_log("does not answer")
+        request(one / "status", "destroy")
+        assert value(one / "status") == "inactive"
+        durable.clients[0].stop()
+        durable.clients[0].start()
+    finally:
+        for server in durable.cluster.servers.values():
+            server.signal(signal.SIGCONT)
+    start(one)
+    settled(one)
+    eventually(lambda: items(one) == ["web"], what="the item is there")
