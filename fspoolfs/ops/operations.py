@@ -40,7 +40,7 @@ from fspoolfs.ops.listing import Listing
 from fspoolfs.ops.shield import shielded
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
-from fspoolfs.tree.node import Directory, File, Style
+from fspoolfs.tree.node import Directory, File, Link, Style
 from fspoolfs.tree.root import Root
 from fspoolfs.tree.scratch import ScratchFile
 

@@ -40,7 +40,6 @@ from fspoolfs.service.locks import Lease
 from fspoolfs.service.objects import Attached, Item, Pool, Snapshot
 from fspoolfs.service.rollback import RollbackItem, make_room
 
-
 log = logging.getLogger(__name__)
 
 

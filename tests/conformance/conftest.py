@@ -13,11 +13,11 @@ from _pytest.mark.structures import ParameterSet
 from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
-from support import sshd, zfs
+from support import ceph, sshd, zfs
 from support.volumes import Volumes, marks
 
 #: What tests need that use a server, by its fixture.
-SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS}
+SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS, "ceph": ceph.MARKS}
 
 
 @contextmanager
@@ -58,6 +58,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]
         request.getfixturevalue("zfs_fuse")
     if request.param == "network-sshfs":
         request.getfixturevalue("sshd")
+    if request.param == "network-cephfs":
+        request.getfixturevalue("ceph")
     if request.param == "network-bound":
         request.getfixturevalue("network_places")
     made = SOURCES[request.param](tmp_path)
