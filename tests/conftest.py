@@ -12,6 +12,7 @@ pytest_plugins = [
     "support.daemon",
     "support.guest",
     "support.leaks",
+    "support.ceph",
     "support.limits",
     "support.moosefs",
     "support.nested",

@@ -97,6 +97,8 @@ class Snapshots:
             self._make_stub(waiting, taken)
             try:
                 self._record(taken.inode, path)
+                # What the kernel still has of files that are mapped; ceph-fuse cannot do it by itself.
+                self._root.sync()
                 self._take(fd, path, name)
                 self._mark(target.rpartition("/")[0])
                 self._root.rename(waiting, target)

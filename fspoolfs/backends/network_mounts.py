@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ GUARD = "fspoolfs-guard"
 GLANCE = 5.0
 #: Seconds for one answer of a server, before what is mounted from it is let go without it.
 ANSWER = 2.0
+#: Seconds between two looks at what ends by itself.
+_STEP = 0.02
 
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -106,9 +109,9 @@ def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> 
         )
         yield made
     finally:
-        _drop(engine, hold, keep=made is not None and made.moved)
         if made is not None:
             os.close(made.tree)
+        _drop(engine, hold, keep=made is not None and made.moved)
 
 
 def _prefix(definition: PoolDefinition) -> str:
@@ -146,13 +149,20 @@ def _make_hold(hold: str) -> None:
 
 
 def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
-    """Take away a private place and, unless `keep`, the mount that was made there with its program."""
+    """Take away a private place and, unless `keep`, the mount that was made there with its program.
+
+    Which may take leave of its servers first: what a killed one had, they keep from others for a while.
+    """
+    let_go: list[mounts.Mount] = []
     while (found := mounts.mount_at(hold)) is not None:
-        if not keep:
+        if not keep and not found.fs_type.startswith("fuse."):
             release(engine, found)
         with suppress(OSError):
             mounts.unmount_lazily(hold)
-    if not keep:
+        let_go.append(found)
+    if not keep and not (let_go and _end_by_themselves(hold)):
+        for mount in let_go:
+            release(engine, mount)
         end_clients(hold)
     with suppress(FileNotFoundError):
         os.rmdir(hold)
@@ -251,8 +261,25 @@ def release(engine: Engine, mount: mounts.Mount) -> bool:
     return fusectl.abort(int(mount.device.partition(":")[2]))
 
 
+def _end_by_themselves(hold: str) -> bool:
+    """Whether the programs that had mounted at `hold` end within a moment."""
+    deadline = time.monotonic() + GLANCE
+    while _clients(hold):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_STEP)
+    return True
+
+
 def end_clients(hold: str) -> None:
     """End the programs that were told to mount at a place that begins so: a stopped one hears nothing."""
+    for pid in _clients(hold):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _clients(hold: str) -> list[int]:
+    found = []
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():
             continue
@@ -263,7 +290,8 @@ def end_clients(hold: str) -> None:
                 any(word.startswith(os.fsencode(hold)) for word in words)
                 and os.stat(f"/proc/{name}").st_uid == 0
             ):
-                os.kill(int(name), signal.SIGKILL)
+                found.append(int(name))
+    return found
 
 
 # -- letting go -------------------------------------------------------------------------------------

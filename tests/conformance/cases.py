@@ -13,12 +13,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from benchmarks.libvirtd import Libvirtd
-from fspoolfs.backends import btrfs, generic, simulated_quota, zfs
+from fspoolfs.backends import btrfs, ceph, generic, simulated_quota, zfs
 from fspoolfs.backends import moosefs as moosefs_items
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
 from fspoolfs.backends.network.bound import Bound
+from fspoolfs.backends.network.cephfs import Cephfs
 from fspoolfs.backends.network.moosefs import MooseFs
 from fspoolfs.backends.network.sshfs import Sshfs
 from fspoolfs.backends.network_source import NetworkSource
@@ -35,6 +36,7 @@ from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefiniti
 from fspoolfs.model.documents import parse_pool
 from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
+from support import ceph as ceph_cluster
 from support import moosefs, sshd
 from support.leaks import mark
 from support.leftovers import attached, take_away
@@ -174,6 +176,17 @@ def over_moosefs(_: Path) -> Iterator[RootDirectory]:
         yield root
 
 
+def on_ceph(directory: Path) -> SourceCase:
+    """On a directory of the run's cluster."""
+    source = ceph_cluster.shared().source(f"/{uuid4()}/tank")
+    definition = replace(
+        parse_pool(f"<fspool type='network'><name>tank</name>{source}</fspool>".encode()),
+        uuid=uuid4(),
+        target=str(directory / "pools" / "tank"),
+    )
+    return SourceCase(NetworkSource([Cephfs()], Bound()), definition)
+
+
 def bound(directory: Path) -> SourceCase:
     """On a directory of this host."""
     (directory / "exports").mkdir()
@@ -182,6 +195,22 @@ def bound(directory: Path) -> SourceCase:
         pool(directory / "pools" / "tank"), uuid=uuid4(), type=PoolType.NETWORK, source=source
     )
     return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
+
+
+@contextmanager
+def over_ceph(directory: Path) -> Iterator[RootDirectory]:
+    """A new directory of a file system that is mounted once for the whole run."""
+    cluster = ceph_cluster.shared()
+    if cluster.mounted is None:
+        case = on_ceph(cluster.base / "mounted")
+        case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
+        cluster.mounted = Path(case.source.attach(case.definition, Progress()).path)
+        cluster.at_end.append(case.close)
+    made = cluster.mounted / directory.name
+    made.mkdir()
+    made.chmod(0o755)
+    with host(made) as root:
+        yield root
 
 
 @contextmanager
@@ -211,6 +240,7 @@ ROOTS: dict[str, RootCase] = {
     "zfs": RootCase(on_zpool, server="zfs_fuse"),
     "sshfs": RootCase(over_sshfs, server="sshd"),
     "moosefs": RootCase(over_moosefs, server="moosefs"),
+    "ceph": RootCase(over_ceph, server="ceph"),
 }
 FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "generic-host": FileSystemCase(generic.probe, ROOTS["host"]),
@@ -226,6 +256,7 @@ FILE_SYSTEMS: dict[str, FileSystemCase] = {
     "simulated": FileSystemCase(simulated_quota.probe, ROOTS["memory"]),
     "moosefs": FileSystemCase(moosefs_items.probe, ROOTS["moosefs"]),
     "zfs": FileSystemCase(zfs.probe, ROOTS["zfs"]),
+    "ceph": FileSystemCase(ceph.probe, ROOTS["ceph"]),
 }
 
 
@@ -271,6 +302,7 @@ SOURCES: dict[str, Callable[[Path], SourceCase]] = {
     "libvirt-ext4": on_libvirt,
     "network-sshfs": on_sshd,
     "network-moosefs": on_moosefs,
+    "network-cephfs": on_ceph,
     "network-bound": bound,
 }
 
@@ -284,6 +316,8 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
         return {"sshfs": sshd.MARKS, "moosefs": moosefs.MARKS}.get(
             format, [pytest.mark.root, pytest.mark.required]
         )
+        servers = {"sshfs": sshd.MARKS, "cephfs": ceph_cluster.MARKS}
+        return servers.get(format, [pytest.mark.root, pytest.mark.required])
     programs = ["zfs-fuse" if format == "zfs" else f"mkfs.{format}", "blkid", "wipefs", "losetup"]
     if provider == "libvirt":
         programs += ["libvirtd", "virsh"]

@@ -13,16 +13,17 @@ from _pytest.mark.structures import ParameterSet
 from conformance.cases import FILE_SYSTEMS, ROOTS, SOURCES, RootCase, SourceCase, source_marks
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
-from support import moosefs, sshd, zfs
+from support import ceph, moosefs, sshd, zfs
 from support.volumes import Volumes, marks
 
 #: What tests need that use a server, by its fixture.
-SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS, "moosefs": moosefs.MARKS}
+SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS, "moosefs": moosefs.MARKS, "ceph": ceph.MARKS}
 #: The fixtures that sources need.
 FOR_SOURCES = {
     "images-zfs": "zfs_fuse",
     "network-sshfs": "sshd",
     "network-moosefs": "moosefs",
+    "network-cephfs": "ceph",
     "network-bound": "network_places",
 }
 
@@ -63,6 +64,8 @@ def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
     if request.param in FOR_SOURCES:
         request.getfixturevalue(FOR_SOURCES[request.param])
+    if request.param == "network-bound":
+        request.getfixturevalue("network_places")
     made = SOURCES[request.param](tmp_path)
     try:
         yield made

@@ -14,9 +14,10 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from uuid import uuid4
 
 import pytest
 
+from support.leaks import mark
 from support.shell import run
 from support.wait import eventually
 
@@ -32,8 +34,6 @@ MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program(*PROGRAMS), py
 
 Store = Literal["memstore", "bluestore"]
 
-#: Seconds that a server may take to end by itself; what it has not written down by then goes with the test.
-_END = 3.0
 #: The name of the file system.
 VOLUME = "vol"
 
@@ -139,15 +139,6 @@ class Server:
             self.process.wait()
             self.process = None
 
-    def end(self) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_END)
-        self.kill()
-
 
 @dataclass(slots=True)
 class Cluster:
@@ -161,6 +152,9 @@ class Cluster:
     port: int = 0
     admin_key: str = field(default_factory=new_key)
     servers: dict[str, Server] = field(default_factory=dict)
+    #: Where tests that want no mount of their own find one, and what is done before the servers end.
+    mounted: Path | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def conf(self) -> Path:
@@ -182,6 +176,7 @@ class Cluster:
             )
         )  # fmt: skip
         self._write_keys()
+        self.keep("admin", self.admin_key)
         addresses = f"[v2:{self.address}:{self.port},v1:{self.address}:{old_port}]"
         run(
             "monmaptool",
@@ -278,6 +273,27 @@ class Cluster:
             .split()[0]
         )
 
+    def source(self, path: str, *, client: str = "admin", more: str = "") -> str:
+        """The <source> of a pool on a directory of the file system, for `client`, whose secret is at hand."""
+        return (
+            f"<source><host name='{self.address}' port='{self.port}'/><dir path='{path}'/>"
+            f"<format type='cephfs'/>{more}<auth type='cephfs' username='{client}'>"
+            f"<secret file='{self.secret(client)}'/></auth></source>"
+        )
+
+    def secret(self, client: str) -> Path:
+        return self.base / f"secret-{client}"
+
+    def keep(self, client: str, key: str) -> None:
+        """Write a secret where only root can read it."""
+        self.secret(client).touch(0o600)
+        self.secret(client).write_text(key)
+
+    def confine(self, client: str, path: str, granted: str = "rwps") -> None:
+        """Make a directory and a client that may do what is `granted` there, and nothing elsewhere."""
+        self.make_directory(path)
+        self.keep(client, self.key_of(client, path, granted))
+
     def make_directory(self, path: str) -> None:
         """Make `path` and what lacks above it, as an administrator does before handing it out."""
         place = self.base / "run" / f"admin-{secrets.token_hex(4)}"
@@ -285,9 +301,9 @@ class Cluster:
             (place / path.strip("/")).mkdir(parents=True, exist_ok=True)
 
     def end(self) -> None:
-        """End every server, those first that others wait for."""
-        for name in sorted(self.servers, key=lambda name: name.startswith(("mon", "osd"))):
-            self.servers[name].end()
+        """End every server at once: nothing is to outlive the test."""
+        for server in self.servers.values():
+            server.kill()
 
 
 def _free_ports() -> tuple[int, int]:
@@ -334,8 +350,30 @@ def running(base: Path, **wanted: object) -> Iterator[Cluster]:
         run("rm", "-r", "-f", "--one-file-system", "--", base)
 
 
+#: The cluster of the run while there is one.
+_shared: list[Cluster] = []
+
+
+def shared() -> Cluster:
+    """The cluster that the fixture `ceph` gave to the test that runs."""
+    return _shared[0]
+
+
 @pytest.fixture(scope="session")
-def ceph_cluster(session_directory: Path) -> Iterator[Cluster]:
-    """The cluster of all regular tests; each makes a directory of its own there."""
-    with ExitStack() as stack:
-        yield stack.enter_context(running(session_directory / "ceph"))
+def _shared_cluster() -> Iterator[Cluster]:
+    place = Path(tempfile.mkdtemp(prefix=mark()))
+    with running(place / "ceph") as cluster:
+        _shared.append(cluster)
+        try:
+            yield cluster
+        finally:
+            _shared.remove(cluster)
+            for end in cluster.at_end:
+                end()
+    place.rmdir()
+
+
+@pytest.fixture
+def ceph(_shared_cluster: Cluster, network_places: None) -> Cluster:
+    """A running cluster that tests share: its servers are not to be stopped."""
+    return _shared_cluster

@@ -51,7 +51,8 @@ _NOT_KNOWN = "handle_auth_bad_method"
 _SAID = 400
 _SECRET_LIMIT = 64 << 10
 
-#: pagecache: two hosts would see old data of each other's. A client that was evicted has to be mounted
+#: pagecache: two hosts would see old data of each other's. syncfs: done at the place where it was mounted at
+#: first, which is gone by then; who takes a snapshot does it. A client that was evicted has to be mounted
 #: anew, by whoever knows that; it must not come back by itself and write what it still has.
 _CONF = """\
 [global]
@@ -70,6 +71,7 @@ client reconnect stale = false
 client snapdir = .snap
 fuse disable pagecache = true
 fuse multithreaded = true
+fuse syncfs on mksnap = false
 """
 
 
