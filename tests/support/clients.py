@@ -51,6 +51,12 @@ class Client(Daemon):
         self.process.wait()
         self.clear()
 
+    def _let_go(self) -> None:
+        """Have the pools' clients take leave of their servers: a lost one is waited for by the others."""
+        for pool in (self.mount / "pools").iterdir():
+            with suppress(OSError):  # inactive, failed
+                (pool / "status").write_text("destroy\n")
+
     def clear(self) -> None:
         """Take away what is mounted below its directory, which nobody serves any more."""
         take_away(leftover for leftover in beneath(self.base) if leftover.remedy[-1] != str(self.base))
@@ -58,6 +64,7 @@ class Client(Daemon):
     def close(self) -> None:
         try:
             if self.is_running:
+                self._let_go()
                 self.stop()
         finally:
             if self.is_running:
