@@ -32,7 +32,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import Feature, MountUse
 from fspoolfs.progress import Progress
 from fspoolfs.system import holders, mounts
 from fspoolfs.system.paths import HostRoot
@@ -165,6 +165,8 @@ class NetworkSource:
             with network_mounts.detached(definition, engine, progress):
                 pass
         except NotFoundError:
+            if engine is self._local:  # what is missing may not be mounted there yet
+                raise
             self._make_exported(definition, engine, progress)
         places.make(definition)
 
@@ -282,6 +284,18 @@ class NetworkSource:
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
         # statfs(2), which no cache of the kernel's answers.
         root.space()
+
+    def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+        found = self._mounted(definition)
+        if found is None:
+            return ()
+        where = exports.shown(definition) if definition.source.hosts else exports.directory(definition)
+        return (Feature(name="network", note=f"{found[0].name}, {where}"),)
+
+    def engine_of(self, definition: PoolDefinition) -> Engine | None:
+        """What has mounted the export that is at the target now."""
+        found = self._mounted(definition)
+        return found[0] if found is not None else None
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
         return holders.holders(network_mounts.place_of(definition))

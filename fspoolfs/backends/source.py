@@ -17,7 +17,7 @@ from uuid import UUID
 
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import Backing, MountUse
+from fspoolfs.model.infos import Backing, Feature, MountUse
 from fspoolfs.progress import Progress
 
 
@@ -120,6 +120,14 @@ class Recognising(Protocol):
 
     def carried(self, definition: PoolDefinition) -> UUID | None:
         """The uuid of the pool of this name on the storage; `None` when there is none or it is hidden."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """What a source implements whose attached roots differ in what a person should know of them."""
+
+    def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+        """Rows for the `features` of the pool, before those of its file system."""
 
 
 @runtime_checkable
