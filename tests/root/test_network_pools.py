@@ -410,45 +410,43 @@ def test_a_host_that_does_not_exist_is_given_up(network: Network) -> None:
 SSHFS = "<host name='h'/><dir path='/x'/><format type='sshfs'/>"
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("<host name='-oProxyCommand=id'/><dir path='/x'/>", "is not the name or the address of a host"),
-        ("<host name='h'/><dir path='/x/../y'/>", "holds '..'"),
-        ("<host name='h'/><dir path='/'/><format type='sshfs'/>", "the root of a server cannot be a pool's"),
-        ("<dir path='/x'/><format type='sshfs'/>", "no <host> is named"),
-        ("<dir path='/etc'/>", "belongs to the system"),
-        ("<dir path='/x'/><auth type='sshfs'/>", "no <host> is named"),
-        ("<host name='h'/><host name='i'/><dir path='/x'/><format type='sshfs'/>", "name one"),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ssh_command=id</options>",
-            "mount option 'ssh_command=id' is not for pools",
-        ),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ro,password=SECRET</options>",
-            "names a secret",
-        ),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><auth type='cifs'/>",
-            "<auth> is of type 'cifs'",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/open'/></auth>",
-            "chmod it to 0600",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/link'/></auth>",
-            "is not a regular file",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/his/key'/></auth>",
-            "others could put their own file there",
-        ),
-    ],
-)
-def test_what_could_harm_is_refused_with_the_reason(
-    network: Network, tmp_path: Path, source: str, words: str
-) -> None:
+#: What a <source> says, and words of the refusal; {tmp} is a directory with files that are not fit for keys.
+HARMFUL = [
+    ("<host name='-oProxyCommand=id'/><dir path='/x'/>", "is not the name or the address of a host"),
+    ("<host name='h'/><dir path='/x/../y'/>", "holds '..'"),
+    ("<host name='h'/><dir path='/'/><format type='sshfs'/>", "the root of a server cannot be a pool's"),
+    ("<dir path='/x'/><format type='sshfs'/>", "no <host> is named"),
+    ("<dir path='/etc'/>", "belongs to the system"),
+    ("<dir path='/x'/><auth type='sshfs'/>", "no <host> is named"),
+    ("<host name='h'/><host name='i'/><dir path='/x'/><format type='sshfs'/>", "name one"),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ssh_command=id</options>",
+        "mount option 'ssh_command=id' is not for pools",
+    ),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ro,password=SECRET</options>",
+        "names a secret",
+    ),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><auth type='cifs'/>",
+        "<auth> is of type 'cifs'",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/open'/></auth>",
+        "chmod it to 0600",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/link'/></auth>",
+        "is not a regular file",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/his/key'/></auth>",
+        "others could put their own file there",
+    ),
+]
+
+
+def test_what_could_harm_is_refused_with_the_reason(network: Network, tmp_path: Path) -> None:
     (tmp_path / "open").write_text("x")
     (tmp_path / "open").chmod(0o644)
     (tmp_path / "link").symlink_to("open")
@@ -456,10 +454,11 @@ def test_what_could_harm_is_refused_with_the_reason(
     (tmp_path / "his" / "key").write_text("x")
     (tmp_path / "his" / "key").chmod(0o600)
     os.chown(tmp_path / "his", 4711, 4711)
-    with refused(errno.EINVAL, errno.EACCES):
-        network.define(source=f"<source>{source.replace('{tmp}', str(tmp_path))}</source>")
-    assert words in last_error(network.daemon.mount)
-    assert "SECRET" not in last_error(network.daemon.mount)
+    for source, words in HARMFUL:
+        with refused(errno.EINVAL, errno.EACCES):
+            network.define(source=f"<source>{source.replace('{tmp}', str(tmp_path))}</source>")
+        assert words in last_error(network.daemon.mount)
+        assert "SECRET" not in last_error(network.daemon.mount)
     assert "SECRET" not in network.daemon.log
 
 
