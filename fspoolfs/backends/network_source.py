@@ -28,11 +28,10 @@ from fspoolfs.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
-    TimeLimitError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import Feature, MountUse
 from fspoolfs.progress import Progress
 from fspoolfs.system import holders, mounts
 from fspoolfs.system.paths import HostRoot
@@ -169,6 +168,8 @@ class NetworkSource:
             with network_mounts.detached(definition, engine, progress):
                 pass
         except NotFoundError:
+            if engine is self._local:  # what is missing may not be mounted there yet
+                raise
             self._make_exported(definition, engine, progress)
         places.make(definition)
 
@@ -270,22 +271,30 @@ class NetworkSource:
                 "nothing is written there meanwhile; start the pool again",
                 errno=errno.ESTALE,
             )
-        try:
-            network_mounts.within(definition, root.space)
-        except OSError as error:
-            if error.errno in network_mounts.DEAD:
-                raise FspoolError(
-                    f"pool {definition.name}: the program that mounts {exports.shown(definition)} at "
-                    f"{root.path} "
-                    f"has ended ({os.strerror(error.errno)}); start the pool again",
-                    errno=errno.ENOTCONN,
-                ) from error
-        except TimeLimitError:
-            return  # it is there, and whether it answers is asked for elsewhere
 
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
-        # statfs(2), which no cache of the kernel's answers.
-        root.space()
+        try:
+            root.space()  # statfs(2), which no cache of the kernel's answers
+        except OSError as error:
+            if error.errno not in network_mounts.DEAD:
+                raise
+            raise FspoolError(
+                f"pool {definition.name}: the program that mounts {exports.shown(definition)} at {root.path} "
+                f"has ended ({os.strerror(error.errno or errno.ENOTCONN)}); start the pool again",
+                errno=errno.ENOTCONN,
+            ) from error
+
+    def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+        found = self._mounted(definition)
+        if found is None:
+            return ()
+        where = exports.shown(definition) if definition.source.hosts else exports.directory(definition)
+        return (Feature(name="network", note=f"{found[0].name}, {where}"),)
+
+    def engine_of(self, definition: PoolDefinition) -> Engine | None:
+        """What has mounted the export that is at the target now."""
+        found = self._mounted(definition)
+        return found[0] if found is not None else None
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
         return holders.holders(network_mounts.place_of(definition))

@@ -319,8 +319,8 @@ class Pool:
         """What it is attached to. Raises `InactiveError` when it is not active, `TimeLimitError` when "
         "stalled."""
         if self.state is PoolState.STALLED and self.attached is not None:
-            told = f": {self.problem}" if self.problem is not None else ""
-            raise TimeLimitError(f"pool {self.name} is stalled{told}")
+            told = self.problem or f"pool {self.name} is stalled: its storage does not answer"
+            raise TimeLimitError(str(told))
         if self.state is not PoolState.ACTIVE or self.attached is None:
             raise InactiveError(f"pool {self.name} is {self.state}: start it first")
         return self.attached
