@@ -35,10 +35,10 @@ HOLD = "/run/fspoolfs/network"
 GUARD = "fspoolfs-guard"
 #: Seconds for one look at a server that is mounted.
 GLANCE = 5.0
-#: Seconds for one answer of a server, before what is mounted from it is let go without it.
-ANSWER = 2.0
 #: Seconds between two looks at what ends by itself.
 _STEP = 0.02
+#: Seconds for one answer of a server, before what is mounted from it is let go without it.
+ANSWER = 2.0
 
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
