@@ -16,7 +16,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What a daemon is started with. `grace` is in seconds; see the README for each setting.
+    """What a daemon is started with. Times are in seconds; see the README for each setting.
 
     `log_file` is where a daemon in the background logs; one in the foreground uses stderr.
     """
@@ -26,6 +26,7 @@ class Config:
     storage_dir: Path
     allow_other: bool
     grace: float = 5.0
+    stall_time: float = 10.0
     log_level: str = "info"
     log_file: Path | None = None
     libvirt_uri: str = DEFAULT_URI
@@ -90,7 +91,12 @@ def apply(config: Config, settings: Mapping[str, object], where: str) -> Config:
 def _convert(key: str, value: object, where: str) -> object:
     if key == "allow-other" and isinstance(value, bool):
         return value
-    if key == "grace" and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+    if (
+        key in ("grace", "stall-time")
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value > 0
+    ):
         return float(value)
     if key == "log-level" and value in LOG_LEVELS:
         return value

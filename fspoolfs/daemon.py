@@ -92,6 +92,7 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         nursery=nursery,
         grace=config.grace,
+        stall_time=config.stall_time,
     )
 
 

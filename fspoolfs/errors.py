@@ -109,6 +109,12 @@ class InProgressError(FspoolError):
     errno = errno.EINPROGRESS
 
 
+class UnansweredError(InProgressError):
+    """ETIMEDOUT: the request may still go on, but the storage has not answered anything for a while."""
+
+    errno = errno.ETIMEDOUT
+
+
 class CancelledError(FspoolError):
     """ECANCELED: the job was cancelled and undone."""
 

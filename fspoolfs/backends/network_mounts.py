@@ -34,6 +34,8 @@ HOLD = "/run/fspoolfs/network"
 GUARD = "fspoolfs-guard"
 #: Seconds for one look at a server that is mounted.
 GLANCE = 5.0
+#: Seconds for one answer of a server, before what is mounted from it is let go without it.
+ANSWER = 2.0
 
 _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -43,13 +45,8 @@ DEAD = frozenset((errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.ENODEV
 
 
 def place_of(definition: PoolDefinition, table: Sequence[mounts.Mount] | None = None) -> str:
-    """The target without symbolic links. What is mounted there is not touched: it may never answer."""
-    target = os.path.normpath(places.target_of(definition))
-    parent, name = os.path.split(target)
-    place = os.path.join(os.path.realpath(parent), name)
-    if mounts.mount_at(place, table) is not None:  # which no link ever is
-        return place
-    return os.path.realpath(target)
+    """The target without symbolic links; what is mounted there is not touched."""
+    return places.unvisited(places.target_of(definition), table)
 
 
 # -- mounting -----------------------------------------------------------------------------------------
@@ -238,11 +235,6 @@ def is_on_guard(mount: mounts.Mount) -> bool:
     return any(one.mount_id == mount.parent_id and one.source == GUARD for one in mounts.mounts())
 
 
-def answer(place: str) -> None:
-    """Ask the server itself once: statfs(2), which no cache of the kernel answers for FUSE."""
-    os.statvfs(place)
-
-
 def release(engine: Engine, mount: mounts.Mount) -> bool:
     """Bring back whatever waits for a mount's server for ever; False where nothing does that."""
     if mount.fs_type not in engine.fs_types:  # such as what was bound, which is somebody else's
@@ -320,7 +312,7 @@ def unmount(
 
 def _answers(place: str) -> bool:
     try:
-        bounded.call(lambda: answer(place), seconds=GLANCE, what=f"looking at {place}")
+        bounded.call(lambda: os.statvfs(place), seconds=ANSWER, what=f"looking at {place}")
     except (OSError, FspoolError):
         return False
     return True

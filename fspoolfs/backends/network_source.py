@@ -28,12 +28,13 @@ from fspoolfs.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
+    TimeLimitError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import Feature, MountUse
 from fspoolfs.progress import Progress
-from fspoolfs.system import bounded, holders, mounts
+from fspoolfs.system import holders, mounts
 from fspoolfs.system.paths import HostRoot
 
 #: The format that asks the hosts what they serve; it is also what no format at all means.
@@ -63,7 +64,7 @@ class NetworkSource:
 
     def check(self, definition: PoolDefinition) -> None:
         source, name = definition.source, definition.name
-        places.usable_place(definition)
+        places.usable(definition, network_mounts.place_of(definition))
         if definition.capacity is not None:
             raise UnsupportedError(
                 f"pool {name}: an export has the capacity that its server gives it; leave <capacity> "
@@ -164,6 +165,8 @@ class NetworkSource:
             with network_mounts.detached(definition, engine, progress):
                 pass
         except NotFoundError:
+            if engine is self._local:  # what is missing may not be mounted there yet
+                raise
             self._make_exported(definition, engine, progress)
         places.make(definition)
 
@@ -265,14 +268,34 @@ class NetworkSource:
                 "nothing is written there meanwhile; start the pool again",
                 errno=errno.ESTALE,
             )
+        try:
+            network_mounts.within(definition, root.space)
+        except OSError as error:
+            if error.errno in network_mounts.DEAD:
+                raise FspoolError(
+                    f"pool {definition.name}: the program that mounts {exports.shown(definition)} at "
+                    f"{root.path} "
+                    f"has ended ({os.strerror(error.errno)}); start the pool again",
+                    errno=errno.ENOTCONN,
+                ) from error
+        except TimeLimitError:
+            return  # it is there, and whether it answers is asked for elsewhere
 
-    def ping(self, definition: PoolDefinition, root: RootDirectory, seconds: float) -> None:
-        """Have the server itself answer. Raises `FspoolError` or `OSError` when it does not."""
-        bounded.call(
-            lambda: network_mounts.answer(root.path),
-            seconds=seconds,
-            what=f"pool {definition.name}: asking {exports.shown(definition)}",
-        )
+    def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
+        # statfs(2), which no cache of the kernel's answers.
+        root.space()
+
+    def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+        found = self._mounted(definition)
+        if found is None:
+            return ()
+        where = exports.shown(definition) if definition.source.hosts else exports.directory(definition)
+        return (Feature(name="network", note=f"{found[0].name}, {where}"),)
+
+    def engine_of(self, definition: PoolDefinition) -> Engine | None:
+        """What has mounted the export that is at the target now."""
+        found = self._mounted(definition)
+        return found[0] if found is not None else None
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:
         return holders.holders(network_mounts.place_of(definition))

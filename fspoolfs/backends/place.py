@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.system import mounts
 
 #: What fspoolfs keeps in a root, and the places in there that hold what belongs to somebody.
 _OWNED_PLACES = {
@@ -81,9 +83,24 @@ def place_of(definition: PoolDefinition) -> str:
     return os.path.realpath(target_of(definition))
 
 
+def unvisited(path: str, table: Sequence[mounts.Mount] | None = None) -> str:
+    """`path` without symbolic links, like realpath(3), without touching what is mounted at it.
+
+    That may be of a server which never answers. `table` is what was just read.
+    """
+    parent, name = os.path.split(os.path.normpath(path))
+    place = os.path.join(os.path.realpath(parent), name)
+    # A mount point is no link.
+    return place if mounts.mount_at(place, table) is not None else os.path.realpath(path)
+
+
 def usable_place(definition: PoolDefinition) -> str:
     """The same. Raises `InvalidError` for a directory that belongs to the system."""
-    place = place_of(definition)
+    return usable(definition, place_of(definition))
+
+
+def usable(definition: PoolDefinition, place: str) -> str:
+    """`place` itself. Raises `InvalidError` for a directory that belongs to the system."""
     inside_kernel = place.startswith(_KERNEL) and not place.startswith(_EXCEPT)
     if place in _SYSTEM or inside_kernel:
         raise InvalidError(

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import Backing, MountUse
+from fspoolfs.model.infos import Backing, Feature, MountUse
 from fspoolfs.progress import Progress
 
 
@@ -120,6 +120,25 @@ class Recognising(Protocol):
 
     def carried(self, definition: PoolDefinition) -> UUID | None:
         """The uuid of the pool of this name on the storage; `None` when there is none or it is hidden."""
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """What a source implements whose attached roots differ in what a person should know of them."""
+
+    def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+        """Rows for the `features` of the pool, before those of its file system."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """What a source implements whose storage is elsewhere, and may cease to answer."""
+
+    def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
+        """Have the storage itself answer, not a cache; blocks for as long as it does not.
+
+        Called in a thread that nothing else waits for. Raises what it answers instead.
+        """
 
 
 @runtime_checkable

@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         help="let other users in, as far as modes allow (default for root)",
     )
     mount.add_argument("--grace", type=float, metavar="SECONDS", help="how long a verb is waited for")
+    mount.add_argument(
+        "--stall-time",
+        type=float,
+        metavar="SECONDS",
+        help="after which a server that is silent stalls a pool",
+    )
     mount.add_argument("--log-level", choices=config.LOG_LEVELS)
     mount.add_argument("--log-file", type=_absolute, metavar="FILE")
     mount.add_argument("--libvirt-uri", metavar="URI", help="whose storage pools libvirt's volumes are of")
@@ -71,6 +77,7 @@ def _config(options: argparse.Namespace) -> config.Config:
         "storage_dir",
         "allow_other",
         "grace",
+        "stall_time",
         "log_level",
         "log_file",
         "libvirt_uri",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from fspoolfs.errors import BusyError, FspoolError, InactiveError
+from fspoolfs.errors import BusyError, FspoolError, InactiveError, TimeLimitError
 
 
 class PoolState(enum.StrEnum):
@@ -17,6 +17,7 @@ class PoolState(enum.StrEnum):
     BUILDING = "building"
     STARTING = "starting"
     ACTIVE = "active"
+    STALLED = "stalled"
     STOPPING = "stopping"
     DELETING = "deleting"
     FAILED = "failed"
@@ -61,6 +62,7 @@ class Refusal(enum.Enum):
     NOT_INACTIVE = "it is not inactive; stop it first"
     NOT_ACTIVE = "it is not active; start it first"
     ALREADY = "it is that already"
+    SILENT = "its storage does not answer; it is active again by itself when that does"
     NO_DATA = "its directory is missing; put it back and refresh the pool, or delete the item"
     BROKEN = "it has failed; info says why"
 
@@ -74,11 +76,12 @@ def _pool_row(
     *,
     inactive: PoolState | Refusal,
     active: PoolState | Refusal,
+    stalled: PoolState | Refusal,
     failed: PoolState | Refusal,
     working: Mapping[PoolState, PoolState | Refusal] | None = None,
 ) -> dict[PoolState, PoolState | Refusal]:
     row: dict[PoolState, PoolState | Refusal] = dict.fromkeys(_WORKING_POOL, _R.WORKING)
-    row.update({_P.INACTIVE: inactive, _P.ACTIVE: active, _P.FAILED: failed})
+    row.update({_P.INACTIVE: inactive, _P.ACTIVE: active, _P.STALLED: stalled, _P.FAILED: failed})
     row.update(working or {})
     return row
 
@@ -86,14 +89,26 @@ def _pool_row(
 #: (verb, state) → the state while the verb works, or why it is refused. A verb that keeps the
 #: state it found names that state.
 POOL_TABLE: Mapping[PoolVerb, Mapping[PoolState, PoolState | Refusal]] = {
-    PoolVerb.DEFINE: _pool_row(inactive=_P.INACTIVE, active=_P.ACTIVE, failed=_P.FAILED),
-    PoolVerb.BUILD: _pool_row(inactive=_P.BUILDING, active=_R.NOT_INACTIVE, failed=_P.BUILDING),
-    PoolVerb.START: _pool_row(inactive=_P.STARTING, active=_R.ALREADY, failed=_P.STARTING),
-    PoolVerb.STOP: _pool_row(inactive=_R.NOT_ACTIVE, active=_P.STOPPING, failed=_P.STOPPING),
-    PoolVerb.DESTROY: _pool_row(inactive=_R.NOT_ACTIVE, active=_P.STOPPING, failed=_P.STOPPING),
-    PoolVerb.DELETE: _pool_row(inactive=_P.DELETING, active=_R.NOT_INACTIVE, failed=_P.DELETING),
-    PoolVerb.REFRESH: _pool_row(inactive=_R.NOT_ACTIVE, active=_P.ACTIVE, failed=_R.NOT_ACTIVE),
-    PoolVerb.UNDEFINE: _pool_row(inactive=_P.INACTIVE, active=_R.NOT_INACTIVE, failed=_P.FAILED),
+    PoolVerb.DEFINE: _pool_row(inactive=_P.INACTIVE, active=_P.ACTIVE, stalled=_P.STALLED, failed=_P.FAILED),
+    PoolVerb.BUILD: _pool_row(
+        inactive=_P.BUILDING, active=_R.NOT_INACTIVE, stalled=_R.NOT_INACTIVE, failed=_P.BUILDING
+    ),
+    PoolVerb.START: _pool_row(inactive=_P.STARTING, active=_R.ALREADY, stalled=_R.SILENT, failed=_P.STARTING),
+    PoolVerb.STOP: _pool_row(
+        inactive=_R.NOT_ACTIVE, active=_P.STOPPING, stalled=_P.STOPPING, failed=_P.STOPPING
+    ),
+    PoolVerb.DESTROY: _pool_row(
+        inactive=_R.NOT_ACTIVE, active=_P.STOPPING, stalled=_P.STOPPING, failed=_P.STOPPING
+    ),
+    PoolVerb.DELETE: _pool_row(
+        inactive=_P.DELETING, active=_R.NOT_INACTIVE, stalled=_R.NOT_INACTIVE, failed=_P.DELETING
+    ),
+    PoolVerb.REFRESH: _pool_row(
+        inactive=_R.NOT_ACTIVE, active=_P.ACTIVE, stalled=_R.SILENT, failed=_R.NOT_ACTIVE
+    ),
+    PoolVerb.UNDEFINE: _pool_row(
+        inactive=_P.INACTIVE, active=_R.NOT_INACTIVE, stalled=_R.NOT_INACTIVE, failed=_P.FAILED
+    ),
 }
 
 _I = ItemState
@@ -132,13 +147,16 @@ ITEM_TABLE: Mapping[ItemVerb, Mapping[ItemState, ItemState | Refusal]] = {
 
 def _refuse(what: str, state: str, verb: str, why: Refusal) -> FspoolError:
     sentence = f"{what} is {state}: {verb} is refused, {why.value}"
+    if why is Refusal.SILENT:
+        return TimeLimitError(sentence)
     return InactiveError(sentence) if why is Refusal.NOT_ACTIVE else BusyError(sentence)
 
 
 def enter_pool(name: str, state: PoolState, verb: PoolVerb) -> PoolState:
     """The state in which `verb` works on pool `name`.
 
-    Raises `BusyError`, or `InactiveError` where the pool would have to be active.
+    Raises `BusyError`, `InactiveError` where the pool would have to be active, or `TimeLimitError` where
+    its storage would have to answer.
     """
     answer = POOL_TABLE[verb][state]
     if isinstance(answer, Refusal):

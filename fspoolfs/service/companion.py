@@ -6,10 +6,12 @@ import logging
 
 import trio
 
-from fspoolfs.errors import FspoolError, StorageError
+from fspoolfs.backends.source import Remote
+from fspoolfs.errors import FspoolError, StorageError, TimeLimitError
 from fspoolfs.model.states import PoolState
 from fspoolfs.service import opening
 from fspoolfs.service.context import Context
+from fspoolfs.service.health import Health
 from fspoolfs.service.objects import Attached, Item, Pool
 from fspoolfs.service.sweeper import expire, sweep
 from fspoolfs.service.trash import Trash
@@ -17,6 +19,8 @@ from fspoolfs.service.watching import Watcher
 
 log = logging.getLogger(__name__)
 
+#: The states in which a pool has a root that can be lost.
+_KEPT = (PoolState.ACTIVE, PoolState.STALLED)
 #: Seconds between two looks whether an active pool's root is still there.
 VERIFY_INTERVAL = 15.0
 
@@ -24,8 +28,11 @@ VERIFY_INTERVAL = 15.0
 class Companion:
     """Starts and ends the background work of each active pool."""
 
-    def __init__(self, context: Context, trash: Trash, watcher: Watcher, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, context: Context, trash: Trash, watcher: Watcher, health: Health, nursery: trio.Nursery
+    ) -> None:
         self._context = context
+        self._health = health
         self._trash = trash
         self._watcher = watcher
         self._nursery = nursery
@@ -43,6 +50,7 @@ class Companion:
                         nursery.start_soon(sweep, pool, attached, self._context)
                         nursery.start_soon(expire, pool, attached, self._trash)
                         nursery.start_soon(self._watcher.watch, pool, attached)
+                        nursery.start_soon(self._health.watch, pool, attached)
                         nursery.start_soon(self._verify_regularly, pool)
             except Exception as error:
                 # One pool's trouble, foreseen or not, ends neither the daemon nor the others.
@@ -71,14 +79,18 @@ class Companion:
 
     async def _verify(self, pool: Pool) -> None:
         """Let the pool fail when its root is not there any more, or its journal is broken."""
-        if pool.state is not PoolState.ACTIVE or pool.attached is None or pool.number in self._verifying:
+        if pool.state not in _KEPT or pool.attached is None or pool.number in self._verifying:
             return
         attached, definition = pool.attached, pool.definition
+        remote = isinstance(attached.source, Remote)
 
         def look() -> FspoolError | None:
             try:
                 attached.source.verify(definition, attached.root)
-                pool.space = attached.root.space()
+                if not remote:  # which is asked for it regularly, and may take its time
+                    pool.space = attached.root.space()
+            except TimeLimitError:
+                return None
             except FspoolError as error:
                 return error
             except OSError as error:
@@ -87,14 +99,16 @@ class Companion:
 
         self._verifying.add(pool.number)
         try:
-            trouble = await trio.to_thread.run_sync(look, limiter=pool.limiter, abandon_on_cancel=True)
+            # Those of the pool may all wait for a server; this one does not.
+            limiter = None if remote else pool.limiter
+            trouble = await trio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True)
         finally:
             self._verifying.discard(pool.number)
         trouble = trouble or attached.committer.broken
-        if trouble is not None and pool.attached is attached and pool.state is PoolState.ACTIVE:
+        if trouble is not None and pool.attached is attached and pool.state in _KEPT:
             log.error("pool %s has failed: %s", pool.name, trouble)
             pool.error = pool.problem = trouble
-            self._context.set_state(pool, PoolState.FAILED)
+            self._context.set_state(pool, PoolState.FAILED, reason=trouble.sentence)
 
     async def leave(self, pool: Pool, attached: Attached) -> None:
         """Spare the next start what this one had to parse, and close what nobody uses any more.

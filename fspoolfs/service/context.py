@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
 
-from fspoolfs.errors import StorageError
+from fspoolfs.errors import InProgressError, StorageError, UnansweredError
 from fspoolfs.model.states import PoolState
 from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
@@ -32,15 +33,36 @@ class Context:
         self.finder = finder
         self.grace = grace
         self.deadlines = Deadlines(grace)
+        #: Seconds after which remote storage that has not answered is taken for one that does not.
+        self.quiet_time = math.inf
         #: Called in the event loop with a pool whose storage gave an error.
         self.suspect: Callable[[Pool], None] = lambda pool: None
 
-    def set_state(self, pool: Pool, state: PoolState) -> None:
+    def silence(self, attached: Attached) -> float:
+        """For how many seconds remote storage has not answered; 0 for this host's own."""
+        return 0.0 if attached.heard is None else trio.current_time() - attached.heard
+
+    def is_silent(self, pool: Pool) -> bool:
+        """Whether waiting for what is asked of the pool's storage is in vain at present."""
+        return pool.attached is not None and self.silence(pool.attached) >= self.quiet_time
+
+    def unanswered(self, pool: Pool, goes_on: InProgressError) -> InProgressError:
+        """What somebody is told whose request has not ended in the grace time."""
+        if pool.attached is None or not self.is_silent(pool):
+            return goes_on
+        return UnansweredError(
+            f"pool {pool.name}: its server has not answered for {self.silence(pool.attached):.0f} "
+            "seconds; what was "
+            "asked may still be done when it does, look then; stop or destroy lets go what waits for it"
+        )
+
+    def set_state(self, pool: Pool, state: PoolState, **details: str) -> None:
         """Put `pool` into `state` and tell; nothing is told where it was in it already."""
         if state is not pool.state:
             pool.state = state
             pool.changed = int(time.time())
-            self.events.publish(Event(kind="pool-state", pool=pool.name, details={"state": state.value}))
+            told: dict[str, str | int] = {"state": state.value, **details}
+            self.events.publish(Event(kind="pool-state", pool=pool.name, details=told))
 
     async def commit(
         self, pool: Pool, attached: Attached, change: ItemChange, *, patient: bool = False
@@ -58,7 +80,10 @@ class Context:
         attached.committer.submit(change)
         if not patient:
             self.deadlines.add(change.let_go)
-        await change.outcome()
+        try:
+            await change.outcome()
+        except InProgressError as error:
+            raise self.unanswered(pool, error) from None
 
     async def in_thread(self, pool: Pool, work: Callable[[Progress], T], progress: Progress) -> T:
         """Run blocking `work` in one of the pool's threads; a cancelled caller abandons it."""
@@ -80,12 +105,15 @@ class Context:
                 raise
             self._tell(pool, job, item, "job-done")
 
-        await self.run_quietly(job, told)
+        await self.run_quietly(pool, job, told)
 
-    async def run_quietly(self, job: Job, work: Callable[[Job], Awaitable[None]]) -> None:
+    async def run_quietly(self, pool: Pool, job: Job, work: Callable[[Job], Awaitable[None]]) -> None:
         """Like `run_job`, for what usually takes a moment and whose end is told otherwise."""
         self.runner.start(job, work)
-        await job.outcome(self.grace)
+        try:
+            await job.outcome(self.grace)
+        except InProgressError as error:
+            raise self.unanswered(pool, error) from None
 
     def _tell(self, pool: Pool, job: Job, item: str, kind: str, **details: str) -> None:
         self.events.publish(Event(kind=kind, pool=pool.name, item=item, details={"job": job.verb, **details}))

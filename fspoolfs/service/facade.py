@@ -17,12 +17,14 @@ from fspoolfs.service.context import Context
 from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
+from fspoolfs.service.health import Health
 from fspoolfs.service.items import Items
 from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
 from fspoolfs.service.metrics import Metrics
 from fspoolfs.service.pools import Pools
 from fspoolfs.service.resuming import Resuming
+from fspoolfs.service.reviving import FIRST, Reviving
 from fspoolfs.service.snapshots import Snapshots
 from fspoolfs.service.space import Spaces
 from fspoolfs.service.store import Store
@@ -30,9 +32,14 @@ from fspoolfs.service.trash import Trash
 from fspoolfs.service.usage import UseFinder
 from fspoolfs.service.watching import Watcher
 
+#: Seconds after which a pool is stalled whose remote storage does not answer.
+STALL_TIME = 10.0
+
 
 class Service:
-    """Pools, items, and what is told of them. `grace` is in seconds, see `Context`."""
+    """Pools, items, and what is told of them. Times are in seconds: `grace` see `Context`, `stall_time`
+    see `Health`.
+    """
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class Service:
         mounter: Mounter | None,
         nursery: trio.Nursery,
         grace: float,
+        stall_time: float = STALL_TIME,
     ) -> None:
         self._nursery = nursery
         self.events = EventLog()
@@ -62,11 +70,20 @@ class Service:
             self.store,
             registry,
             self.pools,
-            Companion(self.context, self.trash, Watcher(self.context, self.counts), nursery),
+            Companion(
+                self.context,
+                self.trash,
+                Watcher(self.context, self.counts),
+                Health(self.context, stall_time=stall_time),
+                nursery,
+            ),
             exposure,
             nursery,
         )
         self._resuming = Resuming(self.lifecycle, self.store, self.pools, nursery)
+        self._reviving = Reviving(
+            self.context, self.lifecycle, self.pools, registry, nursery, first=min(FIRST, stall_time)
+        )
         self.spaces = Spaces()
         self.backings = Backings(self.context, registry, self.pools)
         self.metrics = Metrics(self.pools, self.backings, self.events)

@@ -14,11 +14,12 @@ from fspoolfs.errors import (
     BusyError,
     ExistsError,
     InactiveError,
+    InProgressError,
     InvalidError,
     NotFoundError,
 )
 from fspoolfs.model.definitions import ItemDefinition, PoolDefaults
-from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.model.states import ItemState
 from fspoolfs.service import access, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import ItemChange
@@ -125,10 +126,15 @@ class ItemWork:
             return await attached.locks.acquire(*names)
         with trio.move_on_after(self.context.grace):
             lease = await attached.locks.acquire(*names)
-            if pool.attached is not attached or pool.state is not PoolState.ACTIVE:
+            try:
+                if pool.active() is not attached:
+                    raise InactiveError(f"pool {pool.name} was stopped meanwhile")
+            except BaseException:
                 lease.release()
-                raise InactiveError(f"pool {pool.name} was stopped meanwhile")
+                raise
             return lease
+        if pool.attached is attached and self.context.is_silent(pool):
+            raise self.context.unanswered(pool, InProgressError(""))
         raise BusyError(f"pool {pool.name}: a change of {' or '.join(names)} has not ended yet")
 
     async def lock(self, pool: Pool, attached: Attached, item: Item, *others: str) -> Lease:

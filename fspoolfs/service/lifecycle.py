@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -11,13 +10,21 @@ from types import MappingProxyType
 import trio
 
 from fspoolfs.backends.registry import Registry
-from fspoolfs.backends.source import BuildMode, Unmounting
-from fspoolfs.errors import AccessError, BusyError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.backends.source import BuildMode, Remote, Unmounting
+from fspoolfs.errors import (
+    AccessError,
+    BusyError,
+    FspoolError,
+    StorageError,
+    TimeLimitError,
+    UnsupportedError,
+)
 from fspoolfs.model.infos import MountUse
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
 from fspoolfs.progress import Progress
 from fspoolfs.service import opening, refreshing, usage
 from fspoolfs.service.access import Caller
+from fspoolfs.service.advice import as_refusal
 from fspoolfs.service.companion import Companion
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
@@ -31,17 +38,9 @@ log = logging.getLogger(__name__)
 
 #: Definitions that a start had to parse for which it is worth to leave an index at once.
 MANY = 1000
+#: Seconds in which storage that answers lets files be closed.
+_GIVE_UP = 1.0
 _NEW: Mapping[str, Item] = MappingProxyType({})
-
-#: What helps against an errno that the storage answers to a verb.
-_ADVICE = {
-    errno.EROFS: "remount the file system that holds {target} for writing",
-    errno.EACCES: "give the daemon's user the right to enter {target} and to write there",
-    errno.EPERM: "allow the daemon's user to change {target}, which a flag (lsattr) may forbid root too",
-    errno.ENOSPC: "make room on the file system that holds {target}",
-    errno.EDQUOT: "make room below the quota that {target} is under, or raise it",
-    errno.EIO: "look into the kernel's log (dmesg) for the fault of the storage at {target} and mend it",
-}
 
 
 class Lifecycle:
@@ -98,7 +97,7 @@ class Lifecycle:
 
     async def stop(self, pool: Pool, caller: Caller) -> None:
         async def work(job: Job) -> None:
-            await self._check_unused(pool, job)
+            await self._check_unused(pool)
             items = dict(pool.items)
             try:
                 await self._stop(pool, force=False)
@@ -187,6 +186,8 @@ class Lifecycle:
         if pool.job is not None and pool.job.running:
             raise BusyError(f"pool {pool.name}: {pool.job.verb} is under way")
         before, attached, job = pool.state, pool.attached, Job(verb, f"pool {pool.name}")
+        wanted = pool.wanted
+        pool.wanted = wanted and verb in (PoolVerb.START, PoolVerb.REFRESH)
         pool.job = job
         self._context.set_state(pool, working)
 
@@ -194,8 +195,10 @@ class Lifecycle:
             try:
                 await work(job)
             except BaseException as error:
-                pool.error = _as_refusal(verb, pool, error)
-                lost = before is PoolState.ACTIVE and pool.attached is None
+                pool.error = as_refusal(verb, pool, error)
+                # Nobody who wants it destroyed wants it back.
+                pool.wanted = wanted and verb is not PoolVerb.DESTROY
+                lost = before in (PoolState.ACTIVE, PoolState.STALLED) and pool.attached is None
                 if lost or failed is PoolState.FAILED:
                     pool.problem = pool.error
                 self._context.set_state(pool, PoolState.FAILED if lost else failed or before)
@@ -206,6 +209,7 @@ class Lifecycle:
                     raise pool.error from error  # which says what to do
                 raise
             pool.error = None
+            pool.wanted = after is PoolState.ACTIVE
             self._context.set_state(pool, after)
             if then is not None and pool.attached is not None:
                 then(pool, pool.attached)
@@ -227,7 +231,9 @@ class Lifecycle:
     async def _start(self, pool: Pool, job: Job, *, again: Mapping[str, Item] = _NEW) -> None:
         """Attach and take in what is there; the items of `again` are for the kernel what they were."""
         if pool.attached is not None:  # it failed while it was active
-            await self._stop(pool, force=True)
+            # What is remote may answer again: it is taken up with all that uses it, if it does.
+            keep = isinstance(pool.attached.source, Remote) and pool.pending is None
+            await self._stop(pool, force=True, detach=not keep)
         definition, token = pool.definition, trio.lowlevel.current_trio_token()
         mounts = isinstance(self._registry.source_for(definition), Unmounting)
 
@@ -270,7 +276,7 @@ class Lifecycle:
 
     # -- stop -------------------------------------------------------------------------------------
 
-    async def _check_unused(self, pool: Pool, job: Job) -> None:
+    async def _check_unused(self, pool: Pool) -> None:
         """Raise `BusyError` naming who mounts something of the pool, or which job works in it."""
         for item in pool.items.values():
             if item.job is not None and item.job.running:
@@ -279,14 +285,22 @@ class Lifecycle:
             return
         attached = pool.attached
 
-        def look(progress: Progress) -> list[MountUse]:
+        def look() -> list[MountUse]:
             return usage.of_pool(self._context.finder.uses(attached.root.path, once=True))
 
+        mounted: list[MountUse] | None = None
         try:
-            mounted = await self._context.in_thread(pool, look, job.progress)
+            # The threads of the pool may all wait for a server.
+            with trio.move_on_after(self._context.grace):
+                mounted = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
         except FileNotFoundError:
             # The root was moved away or removed: nothing at its path is in the way of letting it go.
             return
+        if mounted is None:
+            raise TimeLimitError(
+                f"stop pool {pool.name}: its storage does not answer, and who uses it cannot be told; write "
+                "destroy into status"
+            )
         if mounted:
             raise usage.refuse(f"stop pool {pool.name}", mounted)
 
@@ -302,7 +316,7 @@ class Lifecycle:
         advice = "end that, or write destroy into status"
         return usage.refuse(f"stop pool {pool.name}", held, advice=advice) if held else refusal
 
-    async def _stop(self, pool: Pool, *, force: bool) -> None:
+    async def _stop(self, pool: Pool, *, force: bool, detach: bool = True) -> None:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
         attached, definition = pool.attached, pool.definition
         if attached is not None:
@@ -310,7 +324,7 @@ class Lifecycle:
             pool.forget()
             self._context.events.publish(Event(kind="pool-emptied", pool=pool.name))
 
-        def detach() -> None:
+        def unmount() -> None:
             if attached is not None:
                 attached.source.detach(definition, force=force)
                 return
@@ -322,7 +336,8 @@ class Lifecycle:
             """All in one thread: to change it would take as long as most of these."""
             self._exposure.withdraw(pool.name)
             self._context.finder.forget()
-            detach()
+            if detach:
+                unmount()
             self._store.set_active(pool.name, active=False)
 
         await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)
@@ -334,8 +349,9 @@ class Lifecycle:
         for item in pool.items.values():
             if item.job is not None and item.job.running:
                 item.job.progress.cancel()
-        answered = False
-        with trio.move_on_after(self._context.grace):
+        # What a server does not answer is not waited for a second time.
+        answered, patience = False, 0.0 if self._context.is_silent(pool) else self._context.grace
+        with trio.move_on_after(patience):
             await self._companion.leave(pool, attached)
             try:
                 await attached.committer.close()
@@ -350,9 +366,10 @@ class Lifecycle:
                     await attached.limiter.acquire_on_behalf_of(borrower)
             answered = True
         if not answered:
-            # Threads that come back from the storage find the journal and the root closed.
-            attached.committer.abandon()
             log.error("pool %s: its storage does not answer; it is let go as it is", pool.name)
+            with trio.move_on_after(_GIVE_UP):
+                await trio.to_thread.run_sync(_give_up, attached, abandon_on_cancel=True)
+            return
         attached.root.close()
 
     # -- the daemon's end -------------------------------------------------------------------------
@@ -368,11 +385,10 @@ class Lifecycle:
         await self._close(pool, attached, force=False)
 
 
-def _as_refusal(verb: PoolVerb, pool: Pool, error: BaseException) -> FspoolError:
-    if isinstance(error, FspoolError):
-        return error
-    if isinstance(error, OSError):
-        refusal = StorageError.from_os(f"{verb} pool {pool.name}", error)
-        advice = _ADVICE.get(refusal.errno, "mend what is wrong with {target}").format(target=pool.target)
-        return StorageError(f"{refusal}; {advice}, then {verb} the pool again", errno=refusal.errno)
-    return FspoolError(f"{verb} of pool {pool.name} failed for a reason not foreseen: {error}")
+def _give_up(attached: Attached) -> None:
+    """Threads that come back from the storage find the root and the journal closed.
+
+    To close a file waits for its server (close(2) of a file that may have been written).
+    """
+    attached.root.close()
+    attached.committer.abandon()

@@ -19,7 +19,7 @@ import trio
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.source import Source
-from fspoolfs.errors import ExistsError, FspoolError, InactiveError
+from fspoolfs.errors import ExistsError, FspoolError, InactiveError, TimeLimitError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
@@ -224,6 +224,8 @@ class Attached:
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))
     #: Where the host shows the snapshots for reading; `None` until there is one.
     exposed: str | None = None
+    #: When remote storage has answered last, by trio's clock; `None` for this host's own.
+    heard: float | None = None
     #: Set when something waits to be removed.
     rubbish: trio.Event = field(default_factory=trio.Event)
     #: Set when the trash may have to be emptied sooner than was thought.
@@ -263,6 +265,8 @@ class Pool:
         #: A purge in the background; it never stands in the way of a verb.
         self.purging: Job | None = None
         self.attached: Attached | None = None
+        #: Whether it is to be active: what has failed is then started again where that may help.
+        self.wanted = False
         self.space: SpaceInfo | None = None
         self.number = new_number()
         self.items_number = new_number()
@@ -300,7 +304,11 @@ class Pool:
         return self.attached.limiter if self.attached is not None else self._limiter
 
     def active(self) -> Attached:
-        """What it is attached to. Raises `InactiveError` when it is not active."""
+        """What it is attached to. Raises `InactiveError` when it is not active, `TimeLimitError` when "
+        "stalled."""
+        if self.state is PoolState.STALLED and self.attached is not None:
+            told = self.problem or f"pool {self.name} is stalled: its storage does not answer"
+            raise TimeLimitError(str(told))
         if self.state is not PoolState.ACTIVE or self.attached is None:
             raise InactiveError(f"pool {self.name} is {self.state}: start it first")
         return self.attached

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -16,10 +16,10 @@ from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.registry import Registry
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.backends.source import Source
+from fspoolfs.backends.source import Describing, Source
 from fspoolfs.errors import FspoolError
 from fspoolfs.model.definitions import PoolDefinition
-from fspoolfs.model.infos import SpaceInfo
+from fspoolfs.model.infos import Feature, SpaceInfo
 from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
 from fspoolfs.service import catalogue, identity, recovery
@@ -81,7 +81,7 @@ def open_pool(
                 root=root,
                 source=source,
                 filesystem=filesystem,
-                features=tuple(filesystem.features()),
+                features=(*_described(source, definition, root), *filesystem.features()),
                 committer=Committer(definition.name, root, journal, token),
             ),
             items=loaded.items,
@@ -156,6 +156,10 @@ def purge_leftovers(source: Source, registry: Registry, definition: PoolDefiniti
     finally:
         root.close()
         source.detach(definition, force=False)
+
+
+def _described(source: Source, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
+    return source.describe(definition, root) if isinstance(source, Describing) else ()
 
 
 def save_index(attached: Attached, items: list[Item]) -> None:

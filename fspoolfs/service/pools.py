@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import trio
 
 from fspoolfs import names
+from fspoolfs.backends import place as places
 from fspoolfs.backends.registry import Registry
 from fspoolfs.errors import (
     AccessError,
@@ -198,7 +199,7 @@ class Pools:
         await self._locate(probe, checked=True)
         self._check_conflicts(probe, besides=pool)
         before = (pool.definition, pool.pending)
-        if pool.state is PoolState.ACTIVE:
+        if pool.state in (PoolState.ACTIVE, PoolState.STALLED):
             pool.definition, pool.pending = planned.live, planned.pending
         else:
             pool.definition, pool.pending = wanted, None
@@ -273,7 +274,10 @@ class Pools:
         """
 
         def look() -> tuple[str, str]:
-            real = os.path.realpath(pool.target)
+            if pool.definition.type is PoolType.NETWORK:
+                real = places.unvisited(pool.target)
+            else:
+                real = os.path.realpath(pool.target)
             if checked:
                 state, storage = os.path.realpath(self._state), os.path.realpath(self._storage)
                 placement.check_apart(pool.name, real, state=state, storage=storage)

@@ -15,6 +15,8 @@ from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
 
 #: The states in which an item has a problem.
 _TROUBLE = (ItemState.FAILED, ItemState.MISSING)
+#: Those in which a pool has one.
+_LOST = (PoolState.FAILED, PoolState.STALLED)
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -49,7 +51,7 @@ def pool_info(pool: Pool, space: SpaceInfo | None, backing: Backing | None) -> s
             ("UUID", str(pool.uuid)),
             ("Type", definition.type.value),
             ("State", pool.state.value),
-            ("Problem", pool.problem.sentence if pool.problem and pool.state is PoolState.FAILED else ""),
+            ("Problem", pool.problem.sentence if pool.problem and pool.state in _LOST else ""),
             ("Autostart", "yes" if pool.autostart else "no"),
             ("Pending", "a new definition waits for the next start, see pending.xml" if pool.pending else ""),
             ("Target", pool.target),

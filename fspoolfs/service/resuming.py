@@ -56,6 +56,8 @@ class Resuming:
         async with self._places:
             if pool.state is not PoolState.INACTIVE or self._pools.get(pool.name) is not pool:
                 return  # somebody has asked for something meanwhile
+            if verb == self._lifecycle.start:
+                pool.wanted = True
             try:
                 await verb(pool, DAEMON)
             except FspoolError as error:

@@ -26,6 +26,7 @@ from fspoolfs.errors import (
     FspoolError,
     InProgressError,
     NotFoundError,
+    UnansweredError,
     UnsupportedError,
 )
 from fspoolfs.model.states import ItemState, ItemVerb, enter_item
@@ -102,11 +103,13 @@ class Snapshots(ItemWork):
         late = False
         try:
             if snapshotter.instant_snapshots:
-                await self.context.run_quietly(job, work)
+                await self.context.run_quietly(pool, job, work)
             else:
                 await self.context.run_job(pool, job, work, item=item.name)
-        except InProgressError:
+        except InProgressError as error:
             late = True
+            if isinstance(error, UnansweredError):
+                raise
         return snapshot
 
     async def rename(
@@ -187,7 +190,7 @@ class Snapshots(ItemWork):
 
         late = False
         try:
-            await self.context.run_quietly(Job(verb, subject), work)
+            await self.context.run_quietly(pool, Job(verb, subject), work)
         except InProgressError:
             late = True
             raise

@@ -27,6 +27,8 @@ class Spaces:
     async def of(self, pool: Pool) -> SpaceInfo | None:
         """`None` when the pool is not active or its storage has never answered."""
         attached = pool.attached
+        if attached is not None and pool.state is PoolState.STALLED:
+            return pool.space
         if attached is None or pool.state is not PoolState.ACTIVE:
             return None
         now = trio.current_time()

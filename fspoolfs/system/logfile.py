@@ -7,12 +7,16 @@ import fcntl
 import os
 
 from fspoolfs.errors import BusyError
-from fspoolfs.system import files
+from fspoolfs.system import files, syscalls
 from fspoolfs.system.descriptors import Descriptor
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 #: What file systems answer that know no locks.
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
+#: What an open file answers that its server does not know any more.
+_FORGOTTEN = frozenset((errno.EIO, errno.ESTALE, errno.EBADF))
+#: FUSE_SUPER_MAGIC and NFS_SUPER_MAGIC, include/uapi/linux/magic.h
+_OF_SERVERS = frozenset((0x65735546, 0x6969))
 #: Zeros written at once, in bytes.
 _PIECE = 1 << 20
 
@@ -33,11 +37,17 @@ def _lock(fd: int) -> None:
 class HostLog:
     """An open log file; keeps `fspoolfs.backends.root.LogFile`."""
 
-    def __init__(self, descriptor: Descriptor, size: int, directory: Descriptor | None = None) -> None:
-        """`directory` is the one to sync with the file the first time, if it may be new to the disk."""
+    def __init__(
+        self, descriptor: Descriptor, size: int, directory: Descriptor, name: str, *, is_new: bool
+    ) -> None:
         self._descriptor = descriptor
         self._size = size
+        #: Where it is called `name`; synced with the file the first time, where it may be new to the disk.
         self._directory = directory
+        self._name = name
+        self._is_new = is_new
+        #: Whether something was written that is not synced yet.
+        self._dirty = False
 
     @classmethod
     def open(cls, dir_fd: int, name: str, *, size: int) -> HostLog:
@@ -53,14 +63,16 @@ class HostLog:
         fd = descriptor.fd
         _lock(fd)
         present = files.require_regular(fd, name).st_size
+        directory = Descriptor(os.dup(dir_fd))
         if present >= size:
-            return cls(descriptor, present, Descriptor(os.dup(dir_fd)))
-        os.posix_fallocate(fd, present, size - present)
+            return cls(descriptor, present, directory, name, is_new=True)
+        # posix_fallocate(3) would write into each block where the file system cannot do it.
+        syscalls.allocate(fd, present, size - present)
         for offset in range(present, size, _PIECE):
             files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
         os.fsync(fd)
         os.fsync(dir_fd)
-        return cls(descriptor, size)
+        return cls(descriptor, size, directory, name, is_new=False)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; fewer only at the end of the file."""
@@ -76,20 +88,39 @@ class HostLog:
         """Write `data` at `offset`. Raises EFBIG beyond the end: the file never grows here."""
         if offset + len(data) > self._size:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        files.write_all(self._descriptor.fd, data, offset)
+        was_dirty, self._dirty = self._dirty, True
+        try:
+            files.write_all(self._descriptor.fd, data, offset)
+        except OSError as error:
+            # A server that was started anew knows no file that was open. What it has synced is there;
+            # of anything else nobody could tell.
+            if was_dirty or error.errno not in _FORGOTTEN or not self._reopen():
+                raise
+            files.write_all(self._descriptor.fd, data, offset)
+
+    def _reopen(self) -> bool:
+        """Open the same file again, on storage that is a server's; False where it is not."""
+        if syscalls.filesystem_magic(self._directory.fd) not in _OF_SERVERS:
+            return False
+        self._descriptor.retire()  # and with it the lock
+        opened = Descriptor(os.open(self._name, _OPEN & ~os.O_CREAT, dir_fd=self._directory.fd))
+        _lock(opened.fd)
+        if files.require_regular(opened.fd, self._name).st_size < self._size:
+            return False
+        self._descriptor, self._is_new = opened, True
+        return True
 
     def sync(self) -> None:
         """fdatasync(2); the first time all that there is of the file, its name included."""
-        directory = self._directory
-        if directory is None:
+        if self._is_new:
+            os.fsync(self._descriptor.fd)
+            os.fsync(self._directory.fd)
+            self._is_new = False
+        else:
             os.fdatasync(self._descriptor.fd)
-            return
-        os.fsync(self._descriptor.fd)
-        os.fsync(directory.fd)
-        self._directory = None
+        self._dirty = False
 
     def close(self) -> None:
         """Let go of the file; later calls fail with EBADF or EINVAL."""
+        self._directory.retire()
         self._descriptor.retire()
-        if (directory := self._directory) is not None:
-            directory.retire()

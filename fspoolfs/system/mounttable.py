@@ -103,12 +103,13 @@ class MountTable:
         link = namespace_of(pid)
         return link is None or link in self._namespaces
 
-    def uses(self, path: str) -> list[MountUse] | None:
-        """The mounts that show the directory `path` or something in it.
+    def uses(self, path: str, opened: Descriptor | None = None) -> list[MountUse] | None:
+        """The mounts that show the directory `path`, which may be `opened`, or something in it.
 
         `None` when `path` lies on a mount that this table does not have.
         """
-        directory = self._locate(path)
+        opened = opened or open_directory(path)
+        directory = self._locate(opened.fd)
         if directory is None:
             return None
         found = [
@@ -139,13 +140,9 @@ class MountTable:
             self._watched.append(descriptor)
             self._poll.register(descriptor.fd, select.POLLPRI | select.POLLERR)
 
-    def _locate(self, path: str) -> _Directory | None:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            mount_id = str(syscalls.mount_id(fd)).encode("ascii")
-            real = os.readlink(attributes.proc_path(fd))
-        finally:
-            os.close(fd)
+    def _locate(self, fd: int) -> _Directory | None:
+        mount_id = str(syscalls.mount_id(fd)).encode("ascii")
+        real = os.readlink(attributes.proc_path(fd))
         own = self._namespaces.get(self._own)
         line = own.find(mount_id) if own is not None else None
         if line is None:
@@ -177,6 +174,11 @@ class MountTable:
             place = target[len(path) :].strip("/")
             for line, inside in self._showing(_Directory(own.device, unescape(own.root), own)):
                 yield line, f"{place}/{inside}" if inside else place
+
+
+def open_directory(path: str) -> Descriptor:
+    """A descriptor for `MountTable.uses`; may take as long as the file system there does."""
+    return Descriptor(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def namespace_of(pid: int) -> str | None:

@@ -15,7 +15,7 @@ import time
 from fspoolfs.errors import BusyError
 from fspoolfs.model.infos import MountUse
 from fspoolfs.system.descriptors import Descriptor
-from fspoolfs.system.mounttable import MountTable
+from fspoolfs.system.mounttable import MountTable, open_directory
 
 #: How long a reading is kept, in seconds. It bounds what no check sees, a process that was there
 #: before and makes itself a namespace without creating another process, and how long a namespace
@@ -46,13 +46,15 @@ class MountWatch:
         `root_path` cannot be opened, `BusyError` when it is being mounted or moved at this moment.
         `once`: who asks is about to `forget`, and what has to be read is not kept for the next look.
         """
+        # Before the lock: a root whose server does not answer is to keep nobody else waiting.
+        directory = open_directory(root_path)
         with self._lock:
             if self._is_current():
-                found = self._table.uses(root_path) if self._table is not None else None
+                found = self._table.uses(root_path, directory) if self._table is not None else None
                 # That a process has ended shows nowhere: only a fresh reading may say "in use".
                 if found == []:
                     return found
-            found = (MountTable.read() if once else self._scan()).uses(root_path)
+            found = (MountTable.read() if once else self._scan()).uses(root_path, directory)
         if found is None:
             raise BusyError(f"{root_path} is being mounted or moved; try again")
         return found

@@ -72,6 +72,12 @@ _syncfs.restype = ctypes.c_int
 _syncfs.argtypes = (ctypes.c_int,)
 
 
+# off_t has 64 bits in this one everywhere.
+_fallocate = _libc.fallocate64
+_fallocate.restype = ctypes.c_int
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
 class _Statfs(ctypes.Structure):
     """The beginning of struct statfs, include/uapi/asm-generic/statfs.h; the rest is only room."""
 
@@ -224,6 +230,16 @@ def syncfs(fd: int) -> None:
     while _syncfs(fd) != 0:
         if ctypes.get_errno() != errno.EINTR:
             raise _failure()
+
+
+def allocate(fd: int, offset: int, size: int) -> None:
+    """fallocate(2): have space for `size` bytes from `offset`; nothing where a file system cannot do that."""
+    while _fallocate(fd, 0, offset, size) != 0:
+        number = ctypes.get_errno()
+        if number in _UNKNOWN:
+            return
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
 
 
 def clone_file(target_fd: int, source_fd: int) -> None:

@@ -115,14 +115,14 @@ class Sshd:
         )
 
 
-def clients() -> list[str]:
-    """The command lines of all sshfs that mounted in a private place of fspoolfs."""
-    found = []
+def clients(port: int) -> list[int]:
+    """The processes of sshfs that mounted something of the server at `port` for fspoolfs."""
+    found: list[int] = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = line.read_bytes().split(b"\0")
-            if words[0].endswith(b"sshfs") and any(word.startswith(b"/run/fspoolfs/") for word in words):
-                found.append(b" ".join(words).decode())
+            if words[0].endswith(b"/sshfs") and str(port).encode() in words:
+                found.append(int(line.parent.name))
     return found
 
 
@@ -183,3 +183,4 @@ def own_sshd(tmp_path: Path, network_places: None) -> Iterator[Sshd]:
     finally:
         server.resume()
         server.kill()
+        eventually(lambda: clients(server.port) == [], what="no sshfs is left")

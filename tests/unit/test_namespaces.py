@@ -31,7 +31,7 @@ class FakeTable:
         self.has_changed = False
         self.known: Callable[[int], bool] = lambda pid: True
 
-    def uses(self, path: str) -> list[MountUse] | None:
+    def uses(self, path: str, opened: object) -> list[MountUse] | None:
         return self.answer
 
     def changed(self) -> bool:
@@ -57,6 +57,7 @@ class Host:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(namespaces, "open_directory", lambda path: None)
     fake = Host()
     monkeypatch.setattr(MountTable, "read", fake.read)
     monkeypatch.setattr(namespaces, "time", SimpleNamespace(monotonic=lambda: fake.now))

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from fspoolfs.errors import BusyError, FspoolError, InactiveError
+from fspoolfs.errors import BusyError, FspoolError, InactiveError, TimeLimitError
 from fspoolfs.model.states import (
     ITEM_TABLE,
     POOL_TABLE,
@@ -22,16 +22,16 @@ from fspoolfs.model.states import (
 
 # One row a verb, one column a state. A lower-case word is the state in which the verb works, one in
 # capitals the reason of its refusal.
-POOL_COLUMNS = ["inactive", "building", "starting", "active", "stopping", "deleting", "failed"]
+POOL_COLUMNS = ["inactive", "building", "starting", "active", "stopping", "deleting", "failed", "stalled"]
 POOL_ANSWERS = {
-    "define": "inactive WORKING WORKING active WORKING WORKING failed",
-    "build": "building WORKING WORKING NOT_INACTIVE WORKING WORKING building",
-    "start": "starting WORKING WORKING ALREADY WORKING WORKING starting",
-    "stop": "NOT_ACTIVE WORKING WORKING stopping WORKING WORKING stopping",
-    "destroy": "NOT_ACTIVE WORKING WORKING stopping WORKING WORKING stopping",
-    "delete": "deleting WORKING WORKING NOT_INACTIVE WORKING WORKING deleting",
-    "refresh": "NOT_ACTIVE WORKING WORKING active WORKING WORKING NOT_ACTIVE",
-    "undefine": "inactive WORKING WORKING NOT_INACTIVE WORKING WORKING failed",
+    "define": "inactive WORKING WORKING active WORKING WORKING failed stalled",
+    "build": "building WORKING WORKING NOT_INACTIVE WORKING WORKING building NOT_INACTIVE",
+    "start": "starting WORKING WORKING ALREADY WORKING WORKING starting SILENT",
+    "stop": "NOT_ACTIVE WORKING WORKING stopping WORKING WORKING stopping stopping",
+    "destroy": "NOT_ACTIVE WORKING WORKING stopping WORKING WORKING stopping stopping",
+    "delete": "deleting WORKING WORKING NOT_INACTIVE WORKING WORKING deleting NOT_INACTIVE",
+    "refresh": "NOT_ACTIVE WORKING WORKING active WORKING WORKING NOT_ACTIVE SILENT",
+    "undefine": "inactive WORKING WORKING NOT_INACTIVE WORKING WORKING failed NOT_INACTIVE",
 }
 ITEM_COLUMNS = ["creating", "ready", "busy", "deleting", "missing", "failed"]
 ITEM_ANSWERS = {
@@ -81,9 +81,12 @@ def test_a_verb_is_taken_by_a_pool_in_the_right_states(verb: PoolVerb, state: Po
         return
     with pytest.raises(FspoolError) as refused:
         enter_pool("tank", state, verb)
-    inactive = answer == "NOT_ACTIVE"
-    assert type(refused.value) is (InactiveError if inactive else BusyError)
-    assert refused.value.errno == (errno.ENOMEDIUM if inactive else errno.EBUSY)
+    kind, number = {
+        "NOT_ACTIVE": (InactiveError, errno.ENOMEDIUM),
+        "SILENT": (TimeLimitError, errno.ETIMEDOUT),
+    }.get(answer, (BusyError, errno.EBUSY))
+    assert type(refused.value) is kind
+    assert refused.value.errno == number
     assert refused.value.sentence == refusal("pool tank", state.value, verb.value, answer)
 
 
@@ -101,7 +104,7 @@ def test_a_verb_is_taken_by_an_item_in_the_right_states(
 
 
 def test_every_working_state_of_a_pool_is_entered_by_a_verb_from_a_settled_one() -> None:
-    settled = {PoolState.INACTIVE, PoolState.ACTIVE, PoolState.FAILED}
+    settled = {PoolState.INACTIVE, PoolState.ACTIVE, PoolState.STALLED, PoolState.FAILED}
     entered = {POOL_TABLE[verb][state] for verb in PoolVerb for state in settled}
     assert set(PoolState) - settled <= entered
 

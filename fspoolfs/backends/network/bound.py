@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import replace
 from typing import ClassVar
 
 from fspoolfs.backends import place as places
@@ -33,7 +32,7 @@ class Bound:
 
     def check(self, definition: PoolDefinition) -> None:
         directory = self._directory(definition)
-        places.usable_place(replace(definition, target=directory))
+        places.usable(definition, directory)
         target = os.path.normpath(places.target_of(definition))
         if mounts.is_beneath(directory, target) or mounts.is_beneath(target, directory):
             raise InvalidError(
