@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from fspoolfs.backends.network import exports, glusterfs
+from fspoolfs.backends.network import exports
 from fspoolfs.backends.network.cifs import Cifs
 from fspoolfs.backends.network.engine import Engine
 from fspoolfs.backends.network.glusterfs import GlusterFs
@@ -69,7 +69,7 @@ class Programs:
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setattr(command, "DIRECTORIES", (str(tmp_path),))
-    monkeypatch.setattr(glusterfs.mounts, "mount_at", lambda place: object())
+    monkeypatch.setattr(GlusterFs, "_comes_up", lambda engine, definition, place: True)
     return Programs(tmp_path)
 
 
@@ -81,10 +81,10 @@ def mounted(programs: Programs, engine: Engine, definition: PoolDefinition) -> l
 def test_nfs_is_mounted_once_without_trying_for_long(programs: Programs) -> None:
     assert mounted(programs, Nfs(), pool(options="vers=4.2,soft,timeo=20")) == [
         *("mount.nfs", "10.0.0.7:/exports/a b", PLACE, "-o"),
-        "nosuid,nodev,retry=0,vers=4.2,soft,timeo=20",
+        "nosuid,nodev,retry=0,nosharecache,vers=4.2,soft,timeo=20",
     ]
     words = mounted(programs, Nfs(), pool("/x", "", Host(name="fd00::7", port=2050)))
-    assert words == ["mount.nfs", "[fd00::7]:/x", PLACE, "-o", "nosuid,nodev,retry=0,port=2050"]
+    assert words == ["mount.nfs", "[fd00::7]:/x", PLACE, "-o", "nosuid,nodev,retry=0,nosharecache,port=2050"]
 
 
 def test_cifs_reads_its_credentials_itself(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,11 @@ class NfsServer:
         run("exportfs", "-u", f"{HOST}:{directory}")
         run("exportfs", "-f")
 
+    def free(self) -> int:
+        """Bytes that root can still write."""
+        numbers = os.statvfs(self.place)
+        return numbers.f_bfree * numbers.f_frsize
+
     def stop(self) -> None:
         """No call is answered any more, as when its host is switched off."""
         run("rpc.nfsd", "0")
