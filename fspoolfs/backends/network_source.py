@@ -28,7 +28,6 @@ from fspoolfs.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
-    TimeLimitError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
@@ -268,22 +267,18 @@ class NetworkSource:
                 "nothing is written there meanwhile; start the pool again",
                 errno=errno.ESTALE,
             )
-        try:
-            network_mounts.within(definition, root.space)
-        except OSError as error:
-            if error.errno in network_mounts.DEAD:
-                raise FspoolError(
-                    f"pool {definition.name}: the program that mounts {exports.shown(definition)} at "
-                    f"{root.path} "
-                    f"has ended ({os.strerror(error.errno)}); start the pool again",
-                    errno=errno.ENOTCONN,
-                ) from error
-        except TimeLimitError:
-            return  # it is there, and whether it answers is asked for elsewhere
 
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
-        # statfs(2), which no cache of the kernel's answers.
-        root.space()
+        try:
+            root.space()  # statfs(2), which no cache of the kernel's answers
+        except OSError as error:
+            if error.errno not in network_mounts.DEAD:
+                raise
+            raise FspoolError(
+                f"pool {definition.name}: the program that mounts {exports.shown(definition)} at {root.path} "
+                f"has ended ({os.strerror(error.errno or errno.ENOTCONN)}); start the pool again",
+                errno=errno.ENOTCONN,
+            ) from error
 
     def describe(self, definition: PoolDefinition, root: RootDirectory) -> Sequence[Feature]:
         found = self._mounted(definition)

@@ -23,7 +23,7 @@ from support.wait import eventually
 pytestmark = sshd.MARKS
 
 #: Short, so that tests need not wait; what is asserted holds for any.
-OPTIONS = ("--grace", "2", "--stall-time", "3")
+OPTIONS = ("--grace", "3", "--stall-time", "3")
 
 
 class Network:
@@ -44,8 +44,8 @@ class Network:
 
     def active(self, name: str = "net") -> Path:
         pool = self.define(name)
-        request(pool / "status", "build")
-        request(pool / "status", "start")
+        do(pool, "build")
+        do(pool, "start")
         return pool
 
     def local(self) -> Path:
@@ -61,6 +61,19 @@ def network(own_sshd: Sshd, make_daemon: MakeDaemon, tmp_path: Path) -> Iterator
     exports.mkdir()
     yield Network(own_sshd, make_daemon(*OPTIONS), exports)
     own_sshd.resume()
+
+
+def do(pool: Path, verb: str) -> None:
+    """What the verb comes to, however long it takes on a busy machine."""
+    try:
+        request(pool / "status", verb)
+    except OSError as error:
+        if error.errno not in (errno.EINPROGRESS, errno.ETIMEDOUT):
+            raise
+        eventually(
+            lambda: (pool / "job").read_text().startswith(("done", "failed")), what=f"{verb} has ended"
+        )
+        assert not last_error(pool), last_error(pool)
 
 
 def becomes(pool: Path, *states: str, timeout: float = 60.0) -> None:
@@ -83,9 +96,9 @@ def test_a_network_pool_lives_a_whole_life(network: Network) -> None:
     with refused(errno.ENOENT):
         request(pool / "status", "start")
     assert "build the pool first" in last_error(pool)
-    request(pool / "status", "build")
+    do(pool, "build")
     assert (network.exports / "net").is_dir(), "the directory was made on the server"
-    request(pool / "status", "start")
+    do(pool, "start")
     assert f"network: yes (sshfs, 127.0.0.1:{network.server.port}:" in (pool / "features").read_text()
     (pool / "items" / "web").mkdir()
     (pool / "items" / "web" / "data" / "file").write_text("kept")
@@ -100,16 +113,16 @@ def test_a_network_pool_lives_a_whole_life(network: Network) -> None:
             holder.wait()
     assert f"process {holder.pid} (sleep)" in last_error(pool)
     assert value(pool / "status") == "active"
-    request(pool / "status", "stop")
+    do(pool, "stop")
     assert not is_mounted(target)
     eventually(lambda: clients(network.server.port) == [], what="sshfs has ended")
     with refused(errno.ENOTEMPTY):
         request(pool / "status", "delete")
-    request(pool / "status", "start")
+    do(pool, "start")
     (pool / "items" / "web").rmdir()
     (pool / "trash" / "web").rmdir()
-    request(pool / "status", "stop")
-    request(pool / "status", "delete")
+    do(pool, "stop")
+    do(pool, "delete")
     assert os.listdir(network.exports / "net") == []
     assert not target.exists()
     pool.rmdir()
@@ -133,8 +146,8 @@ def test_odd_names_of_directories_work(network: Network) -> None:
     directory = network.exports / "two words, a comma" / "100%"
     source = network.server.source(str(directory))
     pool = network.define(source=source, more=f"<target><path>{network.daemon.base}/a b,c</path></target>")
-    request(pool / "status", "build")
-    request(pool / "status", "start")
+    do(pool, "build")
+    do(pool, "start")
     (pool / "items" / "web").mkdir()
     assert (directory / "web").is_dir()
 
@@ -143,10 +156,10 @@ def test_the_format_may_be_left_to_the_server(network: Network) -> None:
     source = network.server.source(network.exports / "net").replace("<format type='sshfs'/>", "")
     for format in ("", "<format type='auto'/>"):
         pool = network.define(source=source.replace("<auth", f"{format}<auth"))
-        request(pool / "status", "build")
-        request(pool / "status", "start")
+        do(pool, "build")
+        do(pool, "start")
         assert "network: yes (sshfs" in (pool / "features").read_text()
-        request(pool / "status", "stop")
+        do(pool, "stop")
 
 
 @pytest.mark.parametrize("remark", ["", " - if the pool is not on the host"])
@@ -160,11 +173,11 @@ def test_the_proposal_without_a_host_binds_a_directory_of_this_one(network: Netw
         request(pool / "status", "build")
     assert f"{directory} does not exist on this host" in last_error(pool)
     directory.mkdir(parents=True)
-    request(pool / "status", "build")
-    request(pool / "status", "start")
+    do(pool, "build")
+    do(pool, "start")
     (pool / "items" / "web").mkdir()
     assert (directory / "web").is_dir()
-    request(pool / "status", "stop")
+    do(pool, "stop")
     assert os.listdir(f"{network.daemon.base}/fspool") == []
 
 
@@ -251,15 +264,15 @@ def hang_in_each(network: Network, seconds: float) -> None:
         (local / "items" / what).mkdir()
         becomes(pool, "active")
         assert "refused" not in os.listdir(pool / "items")
-        request(pool / "status", "refresh")
+        do(pool, "refresh")
         items = set(os.listdir(pool / "items"))
         assert holds(items, f"new-{what}") or f"new-{what}" not in items
         assert {"base", *(f"after-{done}" for done in list(OPERATIONS)[: len(items) and 1])} <= items
         assert len({"old", "new-rename"} & items) == 1, "renamed or not, it is there once"
         check_consistent(network, pool)
     assert (pool / "items" / "base" / "data" / "file").read_text() == "first"
-    request(pool / "status", "stop")
-    request(pool / "status", "start")
+    do(pool, "stop")
+    do(pool, "start")
     check_consistent(network, pool)
 
 
@@ -284,7 +297,7 @@ def test_a_pool_that_is_stalled_is_listed_and_stopped_and_holds_up_no_other(netw
     assert "State:          stalled" in (pool / "info").read_text()
     (local / "items" / "web").mkdir()
     assert '"state": "stalled"' in (network.daemon.mount / "events").read_text()
-    request(pool / "status", "stop")
+    do(pool, "stop")
     assert value(pool / "status") == "inactive"
     assert not is_mounted(target_of(pool))
     eventually(lambda: clients(network.server.port) == [], what="no sshfs is left")
@@ -294,7 +307,7 @@ def test_a_pool_that_is_stalled_is_listed_and_stopped_and_holds_up_no_other(netw
     assert f"127.0.0.1:{network.server.port}:{network.exports}/net cannot be reached" in last_error(pool)
     assert not is_mounted(target_of(pool))
     network.server.resume()
-    request(pool / "status", "start")
+    do(pool, "start")
     assert os.listdir(pool / "items") == ["web"]
 
 
@@ -328,7 +341,7 @@ def test_a_server_that_was_started_anew_is_used_as_before(network: Network) -> N
 def test_a_pool_whose_program_has_died_is_mounted_again_and_nothing_lands_underneath(
     network: Network,
 ) -> None:
-    network.daemon.expect_log("pool net has failed: .*")
+    network.daemon.expect_log("pool net has failed|does not answer; it is let go as it is")
     pool = network.active()
     (pool / "items" / "web").mkdir()
     target = target_of(pool)
@@ -367,7 +380,7 @@ def test_a_pool_whose_server_is_away_at_first_is_started_when_it_comes(network: 
     network.daemon.expect_log("cannot be reached")
     pool = network.active()
     request(pool / "autostart", "1")
-    request(pool / "status", "stop")
+    do(pool, "stop")
     network.daemon.stop()
     network.server.kill()
     network.daemon.start()
@@ -385,14 +398,10 @@ def test_a_host_that_does_not_exist_is_given_up(network: Network) -> None:
             f"port='{network.server.port}'", f"port='{nobody.getsockname()[1]}'"
         )
         pool = network.define(source=source)
-        for verb in ("build", "start"):
-            with refused(errno.ETIMEDOUT, errno.ENOENT):
-                request(pool / "status", verb)
-    assert clients(nobody_port(source)) == []
-
-
-def nobody_port(source: str) -> int:
-    return int(source.partition("port='")[2].partition("'")[0])
+        with refused(errno.ETIMEDOUT):
+            request(pool / "status", "build")
+        assert "cannot be reached" in last_error(pool)
+        assert clients(nobody.getsockname()[1]) == []
 
 
 # What is refused.
@@ -401,45 +410,43 @@ def nobody_port(source: str) -> int:
 SSHFS = "<host name='h'/><dir path='/x'/><format type='sshfs'/>"
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("<host name='-oProxyCommand=id'/><dir path='/x'/>", "is not the name or the address of a host"),
-        ("<host name='h'/><dir path='/x/../y'/>", "holds '..'"),
-        ("<host name='h'/><dir path='/'/><format type='sshfs'/>", "the root of a server cannot be a pool's"),
-        ("<dir path='/x'/><format type='sshfs'/>", "no <host> is named"),
-        ("<dir path='/etc'/>", "belongs to the system"),
-        ("<dir path='/x'/><auth type='sshfs'/>", "no <host> is named"),
-        ("<host name='h'/><host name='i'/><dir path='/x'/><format type='sshfs'/>", "name one"),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ssh_command=id</options>",
-            "mount option 'ssh_command=id' is not for pools",
-        ),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ro,password=SECRET</options>",
-            "names a secret",
-        ),
-        (
-            "<host name='h'/><dir path='/x'/><format type='sshfs'/><auth type='cifs'/>",
-            "<auth> is of type 'cifs'",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/open'/></auth>",
-            "chmod it to 0600",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/link'/></auth>",
-            "is not a regular file",
-        ),
-        (
-            f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/his/key'/></auth>",
-            "others could put their own file there",
-        ),
-    ],
-)
-def test_what_could_harm_is_refused_with_the_reason(
-    network: Network, tmp_path: Path, source: str, words: str
-) -> None:
+#: What a <source> says, and words of the refusal; {tmp} is a directory with files that are not fit for keys.
+HARMFUL = [
+    ("<host name='-oProxyCommand=id'/><dir path='/x'/>", "is not the name or the address of a host"),
+    ("<host name='h'/><dir path='/x/../y'/>", "holds '..'"),
+    ("<host name='h'/><dir path='/'/><format type='sshfs'/>", "the root of a server cannot be a pool's"),
+    ("<dir path='/x'/><format type='sshfs'/>", "no <host> is named"),
+    ("<dir path='/etc'/>", "belongs to the system"),
+    ("<dir path='/x'/><auth type='sshfs'/>", "no <host> is named"),
+    ("<host name='h'/><host name='i'/><dir path='/x'/><format type='sshfs'/>", "name one"),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ssh_command=id</options>",
+        "mount option 'ssh_command=id' is not for pools",
+    ),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><options>ro,password=SECRET</options>",
+        "names a secret",
+    ),
+    (
+        "<host name='h'/><dir path='/x'/><format type='sshfs'/><auth type='cifs'/>",
+        "<auth> is of type 'cifs'",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/open'/></auth>",
+        "chmod it to 0600",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/link'/></auth>",
+        "is not a regular file",
+    ),
+    (
+        f"{SSHFS}<auth type='sshfs'><secret file='{{tmp}}/his/key'/></auth>",
+        "others could put their own file there",
+    ),
+]
+
+
+def test_what_could_harm_is_refused_with_the_reason(network: Network, tmp_path: Path) -> None:
     (tmp_path / "open").write_text("x")
     (tmp_path / "open").chmod(0o644)
     (tmp_path / "link").symlink_to("open")
@@ -447,17 +454,18 @@ def test_what_could_harm_is_refused_with_the_reason(
     (tmp_path / "his" / "key").write_text("x")
     (tmp_path / "his" / "key").chmod(0o600)
     os.chown(tmp_path / "his", 4711, 4711)
-    with refused(errno.EINVAL, errno.EACCES):
-        network.define(source=f"<source>{source.replace('{tmp}', str(tmp_path))}</source>")
-    assert words in last_error(network.daemon.mount)
-    assert "SECRET" not in last_error(network.daemon.mount)
+    for source, words in HARMFUL:
+        with refused(errno.EINVAL, errno.EACCES):
+            network.define(source=f"<source>{source.replace('{tmp}', str(tmp_path))}</source>")
+        assert words in last_error(network.daemon.mount)
+        assert "SECRET" not in last_error(network.daemon.mount)
     assert "SECRET" not in network.daemon.log
 
 
 def test_an_export_that_cannot_be_written_is_not_started(network: Network) -> None:
     network.define()
     pool = network.daemon.mount / "pools" / "net"
-    request(pool / "status", "build")
+    do(pool, "build")
     source = network.server.source(network.exports / "net", more="<options>ro</options>")
     network.define(source=source)
     with refused(errno.EROFS):

@@ -121,7 +121,7 @@ def clients(port: int) -> list[int]:
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = line.read_bytes().split(b"\0")
-            if words[0].endswith(b"/sshfs") and str(port).encode() in words:
+            if words[0].endswith(b"/sshfs") and f"Port={port}".encode() in words:
                 found.append(int(line.parent.name))
     return found
 

@@ -7,11 +7,12 @@ without it the mount vanishes with the server. Host keys are always checked; nob
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection
 from typing import ClassVar
 
 from fspoolfs.backends.network import exports
-from fspoolfs.errors import AccessError, InvalidError, NotFoundError, TimeLimitError
+from fspoolfs.errors import AccessError, FspoolError, InvalidError, NotFoundError, TimeLimitError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.names import one_line
 from fspoolfs.progress import Progress
@@ -21,14 +22,16 @@ from fspoolfs.system.mounts import Mount
 _PORT = 22
 #: Seconds that a connection may take, each time that one is made anew.
 _CONNECT = 8
-#: What is always so. dir_cache: other programs may write on the server. The configuration of the machine
-#: and of its root could lead elsewhere; an agent holds keys of somebody else.
-_SSHFS = (
-    "reconnect,dir_cache=no,allow_other,default_permissions,"
-    "ServerAliveInterval=5,ServerAliveCountMax=2,StrictHostKeyChecking=yes,"
-    f"BatchMode=yes,ConnectTimeout={_CONNECT},PasswordAuthentication=no,KbdInteractiveAuthentication=no,"
-    "ssh_command=ssh -oIdentityAgent=none -oControlPath=none -oClearAllForwardings=yes"
+#: What is always so. dir_cache: other programs may write on the server.
+_SSHFS = "reconnect,dir_cache=no,allow_other,default_permissions,nosuid,nodev"
+#: The same for ssh. An agent holds keys of somebody else, and nobody can be asked anything.
+_SSH = (
+    *("ServerAliveInterval=5", "ServerAliveCountMax=2", f"ConnectTimeout={_CONNECT}"),
+    *("StrictHostKeyChecking=yes", "BatchMode=yes", "PasswordAuthentication=no"),
+    "KbdInteractiveAuthentication=no",
 )
+#: What sshfs knows no option for. The configuration of the machine and of its root could lead elsewhere.
+_SSH_ALONE = ("-oIdentityAgent=none", "-oControlPath=none", "-oClearAllForwardings=yes")
 #: The most of its complaints that goes into an error, in characters.
 _SAID = 400
 _NO_DIRECTORY = re.compile("No such file or directory|not a directory", re.IGNORECASE)
@@ -83,21 +86,20 @@ class Sshfs:
         return f"sshfs:{exports.bracketed(name)}:{port}:{exports.directory(definition)}"
 
     def mount(self, definition: PoolDefinition, place: str, progress: Progress) -> None:
-        _, _, port = _split(definition)
-        words = ["sshfs", "-F", "/dev/null", "-p", str(port), "-o", _SSHFS]
+        begun = time.monotonic()
+        words = ["sshfs", "-F", "/dev/null", "-o", _SSHFS, "-o", f"ssh_command=ssh {' '.join(_SSH_ALONE)}"]
         if given := exports.options(definition):
             words += ["-o", ",".join(given)]
-        if (secret := exports.secret(definition)) is not None:
-            words += ["-o", "IdentitiesOnly=yes", "-o", f"IdentityFile={_for_ssh(secret)}"]
-        if (hosts := exports.known_hosts(definition)) is not None:
-            words += ["-o", f"UserKnownHostsFile={_for_ssh(hosts)}", "-o", "GlobalKnownHostsFile=/dev/null"]
-        words += ["-o", "nosuid,nodev", "--", _source(definition), place]
+        for option in _ssh_options(definition):
+            words += ["-o", _escaped(option)]
+        words += ["--", _source(definition), place]
         try:
             ended = command.run(words, timeout=self.patience, progress=progress, allowed=range(1, 256))
         except TimeLimitError as error:
             raise exports.unreachable(definition, f"no answer within {self.patience:g} seconds") from error
         if ended.status:
-            raise _refusal(definition, ended.stderr)
+            quick = time.monotonic() - begun < _CONNECT
+            raise _refusal(definition, (_told_by_ssh(definition) if quick else b"") or ended.stderr)
 
     def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
         return mount.source == _source(definition)
@@ -122,10 +124,37 @@ def _source(definition: PoolDefinition) -> str:
     return f"{prefix}{exports.bracketed(name)}:{exports.directory(definition)}"
 
 
-def _for_ssh(path: str) -> str:
-    """A path within sshfs' list of options, which ssh reads as a line of its configuration."""
-    quoted = '"' + path.replace("%", "%%") + '"'
-    return quoted.replace("\\", "\\\\").replace(",", "\\,")
+def _ssh_options(definition: PoolDefinition) -> list[str]:
+    _, _, port = _split(definition)
+    options = [*_SSH, f"Port={port}"]
+    if (secret := exports.secret(definition)) is not None:
+        options += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(secret)}"]
+    if (hosts := exports.known_hosts(definition)) is not None:
+        options += [f"UserKnownHostsFile={_quoted(hosts)}", "GlobalKnownHostsFile=/dev/null"]
+    return options
+
+
+def _quoted(path: str) -> str:
+    """A path as a line of ssh's configuration has it."""
+    return '"' + path.replace("%", "%%") + '"'
+
+
+def _escaped(option: str) -> str:
+    """An option within sshfs' list of them."""
+    return option.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _told_by_ssh(definition: PoolDefinition) -> bytes:
+    """Why ssh does not get in, which sshfs keeps to itself: it only tells that the connection was closed."""
+    user, name, _ = _split(definition)
+    user = exports.username(definition) or user or "root"
+    words = ["ssh", "-F", "/dev/null", *_SSH_ALONE, *(f"-o{option}" for option in _ssh_options(definition))]
+    try:
+        return command.run(
+            [*words, "-s", "--", f"{user}@{name}", "sftp"], timeout=_CONNECT, allowed=range(1, 256)
+        ).stderr
+    except FspoolError:
+        return b""
 
 
 def _refusal(definition: PoolDefinition, stderr: bytes) -> Exception:
