@@ -13,6 +13,7 @@ import pyfuse3
 import trio
 
 from fspoolfs import __version__, mountpoint
+from fspoolfs.backends import layout
 from fspoolfs.backends.registry import Registry, default_registry, simulated_registry
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.config import Config
@@ -88,7 +89,9 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
         state=config.state_dir,
         storage=config.storage_dir,
         registry=_make_registry(config),
-        finder=NoUses() if config.sim else MountWatch(),
+        finder=NoUses()
+        if config.sim
+        else MountWatch((str(config.state_dir / "snapshots"), layout.SNAPSHOTS)),
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         nursery=nursery,
         grace=config.grace,

@@ -52,11 +52,12 @@ class Machine:
         self.checkout = directory / "checkout"
         self.programs = directory / "programs"
         self.journal = directory / "journal"
+        self.policy = directory / "policy-rc.d"
         (self.checkout / "scripts").mkdir(parents=True)
         self.programs.mkdir()
         shutil.copy(PROJECT / "scripts" / "install", self.checkout / "scripts")
         shutil.copy(PROJECT / "pyproject.toml", self.checkout)
-        for name in ("bash", "cat", "cp", "cut", "dirname", "env", "grep", "mkdir", "sed", "sha256sum",
+        for name in ("bash", "cat", "cp", "cut", "dirname", "env", "grep", "mkdir", "sed", "rm", "sha256sum",
                      "touch", "tr", "chmod"):  # fmt: skip
             path = shutil.which(name)
             assert path is not None, name
@@ -85,7 +86,11 @@ class Machine:
     def install(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the install script with nothing else on the path."""
         script = self.checkout / "scripts" / "install"
-        env = {"PATH": str(self.programs), "PYTHON": str(self.programs / "python3")}
+        env = {
+            "PATH": str(self.programs),
+            "PYTHON": str(self.programs / "python3"),
+            "POLICY_RC_D": str(self.policy),
+        }
         return run(script, *arguments, env=env, check=False)
 
     def calls(self, name: str) -> list[str]:
@@ -156,8 +161,10 @@ def test_programs_for_tests_are_installed_only_for_tests(machine: Machine) -> No
     assert machine.install().returncode == 0
     assert machine.calls("apt-get") == []
     assert machine.install("--test").returncode == 0
-    update, install, again, for_guest, once_more, for_zfs = machine.calls("apt-get")
-    assert update == again == once_more == apt("update")
+    updates, installs = machine.calls("apt-get")[::2], machine.calls("apt-get")[1::2]
+    assert set(updates) == {apt("update")}
+    install, for_guest, for_network, for_zfs = installs
+    assert "moosefs-master" in for_network.split()
     assert "crun" in install.split()  # its settings alone do not run
     assert "linux-image-cloud-amd64" in for_guest.split()
     assert for_zfs == apt("install zfs-fuse")
@@ -195,7 +202,20 @@ def test_a_machine_without_a_kernel_for_the_guest_gets_the_rest(machine: Machine
     result = machine.install("--test")
     assert result.returncode == 0
     assert "tests will be skipped: apt-get could not install dmsetup kmod linux-image" in result.stderr
-    assert len(machine.calls("apt-get")) == 6
+    assert len(machine.calls("apt-get")) == 8
+
+
+def test_servers_for_tests_are_not_started_by_their_installation(machine: Machine) -> None:
+    asks = f'case "$*" in *moosefs*) {machine.policy}; echo "answer $?" >>{machine.journal} ;; esac'
+    machine.program("apt-get", asks)
+    assert machine.install("--test").returncode == 0
+    assert machine.calls("answer") == ["101"]
+    assert not machine.policy.exists()
+    machine.policy.write_text("#!/bin/sh\nexit 0\n")
+    machine.policy.chmod(0o755)
+    assert machine.install("--test").returncode == 0
+    assert machine.calls("answer") == ["101", "0"]
+    assert machine.policy.exists()
 
 
 def test_another_zfs_is_not_replaced_by_the_one_of_the_tests(machine: Machine) -> None:

@@ -52,12 +52,16 @@ class FileInfo(NamedTuple):
     ctime_ns: int
 
 
+#: The place below a pool's root of which a mount does not tell that it shows it: no path is this.
+UNTOLD = "\0"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountUse:
     """One mount, in any mount namespace, that shows something of a pool.
 
     `inside` is the place below the pool's root that is mounted ("web", "web/logs", "" for the
-    root itself), `target` the mount point as `pid` sees it.
+    root itself, `UNTOLD` where the file system does not tell), `target` the mount point as `pid` sees it.
     """
 
     pid: int

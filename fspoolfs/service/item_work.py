@@ -178,7 +178,7 @@ class ItemWork:
 
         def check(location: str) -> None:
             uses = finder.uses(root)
-            found = usage.of_location(uses, location) + (usage.of_location(uses, besides) if besides else [])
+            found = usage.of_location(uses, location, *filter(None, (besides,)))
             if found:
                 raise usage.refuse(what, found)
             if shared is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fspoolfs.backends import layout
 from fspoolfs.errors import BusyError
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import UNTOLD, MountUse
 
 
 class UseFinder(Protocol):
@@ -43,10 +43,13 @@ def of_pool(uses: Sequence[MountUse]) -> list[MountUse]:
     return [use for use in uses if use.inside != layout.SNAPSHOTS]
 
 
-def of_location(uses: Sequence[MountUse], location: str) -> list[MountUse]:
-    """The uses of the directory `location` below the root, or of anything in it."""
-    inside = f"{location}/"
-    return [use for use in uses if use.inside == location or use.inside.startswith(inside)]
+def of_location(uses: Sequence[MountUse], *locations: str) -> list[MountUse]:
+    """The uses of any of the directories `locations` below the root, or of anything in it.
+
+    A mount that does not tell what it shows may show any of them.
+    """
+    inside = tuple(f"{location}/" for location in locations)
+    return [use for use in uses if use.inside in (*locations, UNTOLD) or use.inside.startswith(inside)]
 
 
 def describe(use: MountUse) -> str:

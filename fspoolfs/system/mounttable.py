@@ -13,7 +13,7 @@ import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import UNTOLD, MountUse
 from fspoolfs.system import attributes, syscalls
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.mounts import is_beneath, unescape
@@ -27,6 +27,8 @@ _ATTEMPTS = 3
 _UNSEEN = frozenset((errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EACCES, errno.EPERM))
 #: What the kernel appends to the root of a mount whose directory was removed (fs/d_path.c).
 _DELETED = "//deleted"
+#: What stands before the type of a file system whose mounts all show "/" (nfs_show_path, fs/nfs/super.c).
+_NFS = b" - nfs"
 
 
 @dataclass(slots=True, eq=False)
@@ -44,15 +46,20 @@ class _Line:
 class _Namespace:
     """One mount namespace: `link` names it as /proc does, `pid` stands for it."""
 
-    __slots__ = ("lines", "link", "pid")
+    __slots__ = ("lines", "link", "pid", "untold")
 
     def __init__(self, link: str, pid: int) -> None:
         self.link = link
         self.pid = pid
         self.lines: list[_Line] = []
+        #: The file systems of which no mount tells which directory of them it shows.
+        self.untold: set[bytes] = set()
 
     def fill(self, text: bytes) -> None:
-        self.lines = [_Line(self, *line.split(b" ", 5)[:5]) for line in text.splitlines()]
+        lines = text.splitlines()
+        self.lines = [_Line(self, *line.split(b" ", 5)[:5]) for line in lines]
+        if _NFS in text:
+            self.untold = {line.split(b" ", 3)[2] for line in lines if _NFS in line}
 
     def find(self, mount_id: bytes) -> _Line | None:
         return next((line for line in self.lines if line.mount_id == mount_id), None)
@@ -162,7 +169,9 @@ class MountTable:
                     yield line, ""
             elif is_beneath(root, directory.path):
                 inside = root[len(directory.path) :].strip("/")
-                if inside or not _is_storage(line, directory.mount):
+                if line.device in line.namespace.untold and not _is_storage(line, directory.mount):
+                    yield line, UNTOLD
+                elif inside or not _is_storage(line, directory.mount):
                     yield line, inside
 
     def _showing_attached(self, path: str) -> Iterator[tuple[_Line, str]]:

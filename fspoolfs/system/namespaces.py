@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 
 from fspoolfs.errors import BusyError
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import UNTOLD, MountUse
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.mounttable import MountTable, open_directory
 
@@ -28,7 +29,9 @@ _YOUNG = 64
 class MountWatch:
     """Finds mounts of a directory. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, showing: tuple[str, str] | None = None) -> None:
+        """`showing` is what is mounted in the first directory in any case: the second one of a root."""
+        self._showing = showing
         self._lock = threading.Lock()
         self._table: MountTable | None = None
         self._expires = 0.0
@@ -53,11 +56,17 @@ class MountWatch:
                 found = self._table.uses(root_path, directory) if self._table is not None else None
                 # That a process has ended shows nowhere: only a fresh reading may say "in use".
                 if found == []:
-                    return found
+                    return []
             found = (MountTable.read() if once else self._scan()).uses(root_path, directory)
         if found is None:
             raise BusyError(f"{root_path} is being mounted or moved; try again")
-        return found
+        return [self._told(use) for use in found]
+
+    def _told(self, use: MountUse) -> MountUse:
+        """With what is known of a mount that does not tell it itself."""
+        if use.inside != UNTOLD or self._showing is None or os.path.dirname(use.target) != self._showing[0]:
+            return use
+        return replace(use, inside=self._showing[1])
 
     def forget(self) -> None:
         """Close all descriptors. To be called before a file system is unmounted that should end."""

@@ -52,6 +52,12 @@ class _Entry:
             os.close(self.own)
 
 
+#: What writing answers where there is no room.
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+#: File systems, by f_type, that write a file's data to the server when it is closed: NFS, SMB, SMB2.
+_FLUSHING = frozenset((0x6969, 0x517B, 0xFE534D42, 0xFF534D42))
+
+
 class HostRoot:
     """A root directory; keeps `fspoolfs.backends.root.RootDirectory`.
 
@@ -289,7 +295,14 @@ class HostRoot:
 
     def sync(self) -> None:
         """Make everything durable that was done before (syncfs(2))."""
-        syscalls.syncfs(self._root.fd)
+        try:
+            syscalls.syncfs(self._root.fd)
+        except OSError as error:
+            if error.errno not in _FULL or self.filesystem_magic() not in _FLUSHING:
+                raise
+            # It is told here once that somebody's file did not get onto a full server. Ours were flushed when
+            # they were closed, and told it then.
+            syscalls.syncfs(self._root.fd)
 
     def space(self) -> SpaceInfo:
         """The file system's numbers."""

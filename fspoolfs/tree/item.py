@@ -148,8 +148,7 @@ async def _users(directory: ItemDirectory) -> str:
         abandon_on_cancel=True,
     )
     places = (directory.item.definition.location, layout.snapshots(directory.item.uuid))
-    mine = [use for place in places for use in usage.of_location(found, place)]
-    return "".join(f"{usage.describe(use)}\n" for use in mine)
+    return "".join(f"{usage.describe(use)}\n" for use in usage.of_location(found, *places))
 
 
 def _capacity(directory: ItemDirectory) -> str:

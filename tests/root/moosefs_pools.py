@@ -28,9 +28,9 @@ def define(daemon: Daemon, servers: MooseFs, directory: str, *, name: str = "tan
 
 
 @contextmanager
-def active(daemon: Daemon, servers: MooseFs, **more: str) -> Iterator[Path]:
+def active(daemon: Daemon, servers: MooseFs, directory: str = "", **more: str) -> Iterator[Path]:
     """A running pool in a new directory, given up in the end as when all else fails."""
-    pool = define(daemon, servers, servers.directory(), **more)
+    pool = define(daemon, servers, directory or servers.directory(), **more)
     request(pool / "status", "start build")
     try:
         yield pool

@@ -42,6 +42,8 @@ MATOCS_LISTEN_HOST = {address}
 MATOCL_LISTEN_HOST = {address}
 LOCK_MEMORY = 0
 NICE_LEVEL = 0
+REPLICATIONS_DELAY_INIT = 1
+CHUNKS_LOOP_MIN_TIME = 1
 """
 _CHUNKS = """\
 WORKING_USER = root
@@ -149,6 +151,17 @@ class MooseFs:
         tried = self.client.run("mfsmount", "-o", options, f"{MASTER}:9421:/", self.mounted, check=False)
         return tried.returncode == 0
 
+    def wait_for_copies(self, directory: str) -> None:
+        """Until each file in an exported directory has as many copies again as it is to have."""
+        place = self.mounted / directory.lstrip("/")
+        files = [path for path in place.rglob("*") if path.is_file()]
+
+        def are_there() -> bool:
+            told = self.client.run("mfscheckfile", *files).stdout
+            return "1 copy" not in told and "0 copies" not in told
+
+        eventually(are_there, what="everything has its copies again", timeout=90.0)
+
     def directory(self) -> str:
         """A new directory, as a pool's source names it."""
         made = Path(tempfile.mkdtemp(dir=self.mounted, prefix="export-"))
@@ -168,7 +181,7 @@ class MooseFs:
 
     def close(self) -> None:
         # Lazily: what hangs on a dead server is to go, too.
-        run("umount", "--lazy", self.mounted)
+        run("umount", "--lazy", self.mounted, check=False)  # it may never have been mounted
         for server in (*self.chunks, self.master):
             server.end()
         run("rm", "-r", "-f", "--one-file-system", "--", self.place)
@@ -223,3 +236,10 @@ def moosefs(_shared_moosefs: MooseFs, network_places: None) -> Iterator[MooseFs]
     """Servers that tests share and are not to be stopped; the test is on a host that reaches them."""
     with _shared_moosefs.client.entered():
         yield _shared_moosefs
+
+
+@pytest.fixture
+def own_moosefs(run_directory: Path, network_places: None) -> Iterator[MooseFs]:
+    """Servers that the test may stop and kill; it is on a host from which they are reached."""
+    with running(run_directory / "own-moosefs") as made, made.client.entered():
+        yield made

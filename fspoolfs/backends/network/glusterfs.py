@@ -6,15 +6,19 @@ ends (a split brain): one host at a time.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar
 
 from fspoolfs.backends.network import exports, programs
 from fspoolfs.errors import InvalidError
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.names import one_line
 from fspoolfs.progress import Progress
-from fspoolfs.system import command, mounts
+from fspoolfs.system import bounded, command, mounts
 from fspoolfs.system.mounts import Mount
 
 _PORT = 24007
@@ -29,6 +33,13 @@ _ARGUMENTS = {
     "volfile-server-transport": "--volfile-server-transport",
 }
 _WORDS = {"ro": "--read-only", "acl": "--acl"}
+
+
+_MISSING = "subdirectory for mount .* is not found|failed to get the .volume file|volume file from server"
+#: The inode that the root of every mount has.
+_ROOT = 1
+#: How much of a log is read, and told, in bytes.
+_LONGEST, _SAID = 1 << 20, 400
 
 
 class GlusterFs:
@@ -80,11 +91,33 @@ class GlusterFs:
             name, _, text = word.partition("=")
             words.append(f"{_ARGUMENTS[name]}={text}" if text else _WORDS[name])
         words += ["--fuse-mountopts=nosuid,nodev", place]
+        before = _size(log)
         said = programs.complaint(definition, words, patience=self.patience, progress=progress)
-        # The client may go to the background, and say there alone that it did not come up.
-        if said is None and mounts.mount_at(place) is not None:
+        # The client goes to the background early, and tells its log alone why it does not come up.
+        if said is None and self._comes_up(definition, place):
             return
-        raise exports.unreachable(definition, f"{said or 'its client ended'}; see {log}")
+        raise programs.refusal(
+            definition,
+            said or _reason(log, before),
+            missing=_MISSING,
+            forbidden="authentication failed|permission denied",
+            unreachable="",
+            advice="see to auth.allow of the volume",
+        )
+
+    def _comes_up(self, definition: PoolDefinition, place: str) -> bool:
+        """Whether what is mounted there is the volume, as its servers show it."""
+        if mounts.mount_at(place) is None:
+            return False
+        try:
+            found = bounded.call(
+                lambda: os.stat(place),
+                seconds=self.patience,
+                what=f"pool {definition.name}: mounting {exports.shown(definition)}",
+            )
+        except OSError:  # its client has ended
+            return False
+        return found.st_ino == _ROOT
 
     def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
         paths = (f"/{_volume(definition)}", exports.directory(definition))
@@ -94,6 +127,25 @@ class GlusterFs:
     def answers(self, definition: PoolDefinition) -> bool:
         # Its servers say nothing to whoever does not know the volume's name.
         return False
+
+
+def _size(log: str) -> int:
+    with suppress(FileNotFoundError):
+        return os.stat(log).st_size
+    return 0
+
+
+def _reason(log: str, before: int) -> str:
+    """The last error that a client has written into its log since that had `before` bytes."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(before)
+            lines = file.read(_LONGEST).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    errors = [line for line in lines if "] E [" in line]
+    telling = [line for line in errors if re.search(_MISSING, line)] or errors
+    return one_line(telling[-1].partition("] E [")[2][-_SAID:]) if telling else f"see {log}"
 
 
 def _volume(definition: PoolDefinition) -> str:

@@ -158,6 +158,6 @@ def _refusal(definition: PoolDefinition, said: str) -> FspoolError:
         missing="register error: No such file",
         forbidden="register error: (Permission denied|Password|Incorrect password|Operation not)",
         unreachable="mfsmaster|resolve",
-        advice="see to the line for this host in mfsexports.cfg of the master, and to the password in the "
-        "file that <auth> names",
+        advice="see to the line for this host in the mfsexports.cfg of the master, and to the password in "
+        "the file that <auth> names",
     )

@@ -22,8 +22,9 @@ from fspoolfs.system.mounts import Mount
 
 _PORT = 2049
 _VERSIONS = ("3", "4", "4.0", "4.1", "4.2")
-#: One attempt: what has to be repeated is seen to elsewhere.
-_ALWAYS = "nosuid,nodev,retry=0"
+#: One attempt: what has to be repeated is seen to elsewhere. A file system of the pool's own: the kernel
+#: takes all exports of one server's disk for one otherwise, and does not tell which mount shows what.
+_ALWAYS = "nosuid,nodev,retry=0,nosharecache"
 
 _MISSING = r"No such file or directory|does not exist"
 _FORBIDDEN = r"access denied|Operation not permitted|Permission denied"
@@ -48,7 +49,7 @@ class Nfs:
         *("ro", "noexec", "noatime", "nodiratime", "sec=", "ac", "noac", "actimeo=", "acregmin="),
         *("acregmax=", "acdirmin=", "acdirmax=", "lookupcache=", "nconnect=", "max_connect=", "resvport"),
         *("noresvport", "rdirplus", "nordirplus", "mountport=", "mountproto=", "mountvers=", "clientaddr="),
-        *("fsc", "acl", "noacl", "trunkdiscovery", "notrunkdiscovery", "nosharecache"),
+        *("fsc", "acl", "noacl", "trunkdiscovery", "notrunkdiscovery"),
     )
     single_host: ClassVar[str] = ""
     fences: ClassVar[bool] = False
