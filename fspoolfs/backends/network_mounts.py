@@ -153,16 +153,15 @@ def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
 
     Which may take leave of its servers first: what a killed one had, they keep from others for a while.
     """
-    let_go: list[mounts.Mount] = []
+    unmounted = False
     while (found := mounts.mount_at(hold)) is not None:
         if not keep and not found.fs_type.startswith("fuse."):
             release(engine, found)
         with suppress(OSError):
             mounts.unmount_lazily(hold)
-        let_go.append(found)
-    if not keep and not (let_go and _end_by_themselves(hold)):
-        for mount in let_go:
-            release(engine, mount)
+        unmounted = True
+    if not keep and not (unmounted and _end_by_themselves(hold)):
+        # Never by the number of a connection, which may be another mount's by now: it ends with its program.
         end_clients(hold)
     with suppress(FileNotFoundError):
         os.rmdir(hold)
@@ -330,10 +329,12 @@ def unmount(
                 if error.errno == errno.EINVAL:  # somebody else was quicker
                     continue
                 raise
+        if not answers:
+            # While it is mounted, the number of its connection is no other's.
+            release(engine, found)
         with suppress(OSError):
             mounts.unmount_lazily(place)
         if not answers:
-            release(engine, found)
             end_clients(prefix)
     remove_guard(place)
 
