@@ -13,6 +13,7 @@ have them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from fspoolfs.model.infos import FileInfo, SpaceInfo, UsageInfo
@@ -149,9 +150,26 @@ class HostDirectories(Protocol):
         """f_type of statfs(2): which kind of file system the root is on."""
 
 
+class LockKeeper(Protocol):
+    """Lets a lock outlive this process: until the host dies, or it is let go."""
+
+    def keep(self, lock: Lock, note: Path) -> None:
+        """Have `lock` kept by something that lives on, which the file `note` tells from then on."""
+
+    def is_kept(self, note: Path) -> bool:
+        """Whether what `note` tells still has its lock."""
+
+    def let_go(self, note: Path) -> None:
+        """Give that lock back; that there is none is no error."""
+
+
 @runtime_checkable
 class SharedDirectory(RootDirectory, Protocol):
     """Implemented by roots on which several hosts may work, as far as the storage has locks for them."""
+
+    @property
+    def keeper(self) -> LockKeeper:
+        """What keeps locks of this root while no daemon runs."""
 
     def try_lock(self, path: str) -> Lock | None:
         """Lock a file, made if it is missing; `None` while somebody else has it locked.

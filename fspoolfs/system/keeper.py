@@ -11,6 +11,7 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from fspoolfs.errors import StorageError
 from fspoolfs.system import atomic, command
@@ -24,8 +25,32 @@ _PATIENCE = 5.0
 _NOTE_LIMIT = 64
 
 
-def keep(fd: int, note: Path) -> None:
-    """Start a process that has `fd` open, and say in the file `note` which one it is."""
+class Keeper:
+    """Starts, finds and ends keepers; keeps `fspoolfs.backends.root.LockKeeper`."""
+
+    def keep(self, lock: HasDescriptor, note: Path) -> None:
+        """Start a process that has the file of `lock` open, and say in the file `note` which one it is."""
+        _start(lock.fd, note)
+
+    def is_kept(self, note: Path) -> bool:
+        """Whether the process of `note` still lives."""
+        return _noted(note) is not None
+
+    def let_go(self, note: Path) -> None:
+        """End the process of `note`, if it lives, and forget it.
+
+        One that cannot end, since its storage does not answer, is left behind: it is killed already.
+        """
+        _end(note)
+
+
+class HasDescriptor(Protocol):
+    """An open file."""
+
+    fd: int
+
+
+def _start(fd: int, note: Path) -> None:
     program = command.find(_ARGV[0])
     if program is None:
         raise StorageError(f"{_ARGV[0]} is not installed")
@@ -46,16 +71,7 @@ def keep(fd: int, note: Path) -> None:
         raise
 
 
-def is_kept(note: Path) -> bool:
-    """Whether the process of `note` still lives."""
-    return _noted(note) is not None
-
-
-def let_go(note: Path) -> None:
-    """End the process of `note`, if it lives, and forget it.
-
-    One that cannot end, since its storage does not answer, is left behind: it is killed already.
-    """
+def _end(note: Path) -> None:
     pid = _noted(note)
     if pid is not None:
         with suppress(ProcessLookupError):

@@ -21,6 +21,7 @@ from fspoolfs.system import attributes, copying, files, measuring, reflink, remo
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.filelock import FileLock
 from fspoolfs.system.files import failure
+from fspoolfs.system.keeper import Keeper
 from fspoolfs.system.logfile import HostLog
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -284,6 +285,11 @@ class HostRoot:
         """Lock a file, made if it is missing (flock(2)); `None` while somebody else has it locked."""
         with self._entry(path) as entry:
             return FileLock.take(entry.dir_fd, entry.name)
+
+    @property
+    def keeper(self) -> Keeper:
+        """Keeps locks by processes of their own."""
+        return Keeper()
 
     def filesystem_magic(self) -> int:
         """f_type of statfs(2): which kind of file system the root is on."""

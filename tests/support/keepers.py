@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fspoolfs.system import keeper
+from fspoolfs.system.keeper import Keeper
 
 
 def end_keepers(directory: Path) -> None:
     """End them, as the death of their host does."""
     for note in directory.glob("**/keepers/*"):
-        keeper.let_go(note)
+        Keeper().let_go(note)

@@ -26,7 +26,6 @@ from fspoolfs.backends.source import Sharing
 from fspoolfs.errors import BusyError, FspoolError, InvalidError, NotFoundError, UnsupportedError
 from fspoolfs.model.infos import MountUse
 from fspoolfs.service.hosts.identity import Host
-from fspoolfs.system import keeper
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +81,9 @@ class Presence:
         self._write_record()
 
     def _claim(self) -> None:
-        if keeper.is_kept(self._note) and self._is_locked(self._host):
+        if self._root.keeper.is_kept(self._note) and self._is_locked(self._host):
             return
-        keeper.let_go(self._note)
+        self._root.keeper.let_go(self._note)
         lock = self._root.try_lock(layout.host_lock(self._host.id))
         if lock is None:
             raise BusyError(
@@ -92,7 +91,7 @@ class Presence:
                 "a state directory must not be copied: remove the file `host` of one of them"
             )
         try:
-            keeper.keep(lock.fd, self._note)
+            self._root.keeper.keep(lock, self._note)
         finally:
             lock.release()
 
@@ -143,7 +142,7 @@ class Presence:
 
     def let_go(self) -> None:
         """Give up the lock, and touch nothing of the pool."""
-        keeper.let_go(self._note)
+        self._root.keeper.let_go(self._note)
 
     def _write_record(self) -> None:
         self._beat += 1
