@@ -104,7 +104,7 @@ class NetworkSource:
         if _is_open(definition):
             told = source.auth.type if source.auth is not None else None
             return tuple(engine for engine in self._engines.values() if told in (None, engine.name))
-        return (self._engines[source.format],)
+        return (self._engines[source.format or ""],)
 
     def _engine(self, definition: PoolDefinition) -> Engine:
         """The one that serves it: what is mounted already tells, or the hosts are asked."""

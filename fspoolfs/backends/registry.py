@@ -140,6 +140,7 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
+        # In this order hosts are asked what they serve; that there is an sshd says least.
         NetworkSource([Sshfs()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS])
