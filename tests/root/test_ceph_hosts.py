@@ -237,7 +237,7 @@ def test_a_host_that_is_cut_off_is_fenced_before_another_takes_over(durable: Sit
         stderr=subprocess.DEVNULL,
     )
     try:
-        theirs = Work(other, "theirs-")
+        theirs = Work(other, "theirs-", writes=False)
         with working(theirs):
             eventually(lambda: theirs.done > 10, what="the host has worked", timeout=LONG)
             durable.net.unplug(3)

@@ -16,6 +16,8 @@ class Work:
 
     pool: Path
     prefix: str
+    #: Whether it also writes into the items, which hangs with their server.
+    writes: bool = True
     there: set[str] = field(default_factory=set)
     trashed: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
@@ -44,7 +46,8 @@ class Work:
         place = self.pool / "items"
         if kind == "create":
             (place / names[0]).mkdir()
-            (place / names[0] / "data/proof").write_text(names[0])
+            if self.writes:
+                (place / names[0] / "data/proof").write_text(names[0])
             self.there.add(names[0])
         elif kind == "rename":
             (place / names[0]).rename(place / names[1])
