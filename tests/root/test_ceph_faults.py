@@ -199,8 +199,6 @@ def test_daemon_killed_in_the_midst_of_everything_leaves_it_whole(large_stage: S
             stage.daemon.kill()
             work.kill()
         stage.daemon.start()
-        if value(stage.pool / "status") == "inactive":
-            do(stage.pool, "start")
         becomes(stage.pool, "active")
         if stage.item(name).exists():
             assert value(stage.item(name) / "status") == "ready"
