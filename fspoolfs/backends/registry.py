@@ -142,7 +142,8 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs(), Cephfs(), Ceph()], Bound()),
+        # In this order hosts are asked what they serve; that there is an sshd says least.
+        NetworkSource([Cephfs(), Ceph(), Sshfs()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, CEPH])
 

@@ -137,7 +137,8 @@ class Remote(Protocol):
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
         """Have the storage itself answer, not a cache; blocks for as long as it does not.
 
-        Called in a thread that nothing else waits for. Raises what it answers instead.
+        Called in a thread that nothing else waits for. An `OSError` means that it does not answer now,
+        `FspoolError` that what was attached is lost for good.
         """
 
 

@@ -7,10 +7,10 @@ import logging
 import trio
 
 from fspoolfs.backends.source import Remote
-from fspoolfs.errors import FspoolError, StorageError, TimeLimitError
+from fspoolfs.errors import FspoolError, StorageError
 from fspoolfs.model.states import PoolState
 from fspoolfs.service import opening
-from fspoolfs.service.context import Context
+from fspoolfs.service.context import KEPT, Context
 from fspoolfs.service.health import Health
 from fspoolfs.service.objects import Attached, Item, Pool
 from fspoolfs.service.sweeper import expire, sweep
@@ -19,8 +19,6 @@ from fspoolfs.service.watching import Watcher
 
 log = logging.getLogger(__name__)
 
-#: The states in which a pool has a root that can be lost.
-_KEPT = (PoolState.ACTIVE, PoolState.STALLED)
 #: Seconds between two looks whether an active pool's root is still there.
 VERIFY_INTERVAL = 15.0
 
@@ -79,7 +77,7 @@ class Companion:
 
     async def _verify(self, pool: Pool) -> None:
         """Let the pool fail when its root is not there any more, or its journal is broken."""
-        if pool.state not in _KEPT or pool.attached is None or pool.number in self._verifying:
+        if pool.state not in KEPT or pool.attached is None or pool.number in self._verifying:
             return
         attached, definition = pool.attached, pool.definition
         remote = isinstance(attached.source, Remote)
@@ -89,8 +87,6 @@ class Companion:
                 attached.source.verify(definition, attached.root)
                 if not remote:  # which is asked for it regularly, and may take its time
                     pool.space = attached.root.space()
-            except TimeLimitError:
-                return None
             except FspoolError as error:
                 return error
             except OSError as error:
@@ -105,10 +101,8 @@ class Companion:
         finally:
             self._verifying.discard(pool.number)
         trouble = trouble or attached.committer.broken
-        if trouble is not None and pool.attached is attached and pool.state in _KEPT:
-            log.error("pool %s has failed: %s", pool.name, trouble)
-            pool.error = pool.problem = trouble
-            self._context.set_state(pool, PoolState.FAILED, reason=trouble.sentence)
+        if trouble is not None:
+            self._context.fail(pool, attached, trouble)
 
     async def leave(self, pool: Pool, attached: Attached) -> None:
         """Spare the next start what this one had to parse, and close what nobody uses any more.

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from fspoolfs.errors import InProgressError, StorageError, UnansweredError
+from fspoolfs.errors import FspoolError, InProgressError, StorageError, UnansweredError
 from fspoolfs.model.states import PoolState
 from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
@@ -22,6 +22,10 @@ from fspoolfs.service.usage import UseFinder
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+#: The states in which a pool has a root that can be lost.
+KEPT = (PoolState.ACTIVE, PoolState.STALLED)
 
 
 class Context:
@@ -63,6 +67,14 @@ class Context:
             pool.changed = int(time.time())
             told: dict[str, str | int] = {"state": state.value, **details}
             self.events.publish(Event(kind="pool-state", pool=pool.name, details=told))
+
+    def fail(self, pool: Pool, attached: Attached, trouble: FspoolError) -> None:
+        """What `pool` is attached to is lost; nothing is done where it is attached to something else "
+        "by now."""
+        if pool.attached is attached and pool.state in KEPT:
+            log.error("pool %s has failed: %s", pool.name, trouble)
+            pool.error = pool.problem = trouble
+            self.set_state(pool, PoolState.FAILED, reason=trouble.sentence)
 
     async def commit(
         self, pool: Pool, attached: Attached, change: ItemChange, *, patient: bool = False

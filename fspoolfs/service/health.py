@@ -52,9 +52,11 @@ class Health:
                 await trio.to_thread.run_sync(
                     source.ping, definition, attached.root, limiter=alone, abandon_on_cancel=True
                 )
-            except (OSError, FspoolError) as error:
+            except OSError as error:
                 log.debug("pool %s: its storage does not answer: %s", pool.name, error)
-                self._context.suspect(pool)  # its mount may be gone for good
+                self._context.suspect(pool)
+            except FspoolError as error:
+                self._context.fail(pool, attached, error)
             else:
                 attached.heard = trio.current_time()
                 self._judge(pool, attached)

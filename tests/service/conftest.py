@@ -36,6 +36,7 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
         state: str = "state",
         finder: UseFinder | None = None,
         grace: float = 5.0,
+        stall_time: float = 10.0,
         registry: Registry | None = None,
     ) -> AsyncIterator[Service]:
         async with trio.open_nursery() as nursery:
@@ -47,6 +48,7 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
                 mounter=None,
                 nursery=nursery,
                 grace=grace,
+                stall_time=stall_time,
             )
             await service.start()
             try:
