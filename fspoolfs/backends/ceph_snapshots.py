@@ -294,11 +294,17 @@ class Snapshots:
             raise
 
     def _remove_stubs(self, container: str, progress: Progress) -> None:
-        for path, _ in self._numbers(container):
+        """And what is written down of the directories among them, which go with the container."""
+        others = []
+        for path, inode in self._numbers(container):
             taken = self.at(path)
             if taken is not None:
                 self._discard(path, taken)
                 progress.advance(1)
+            else:
+                others.append(inode)
+        for inode in others:
+            self._forget(inode)
 
     def _discard(self, path: str, taken: Taken) -> None:
         """Remove a snapshot, and then its stub at `path`; what is gone of them is no error."""

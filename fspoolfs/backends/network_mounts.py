@@ -102,7 +102,7 @@ def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> 
         made = Made(
             bounded.call(
                 lambda: _copy(hold),
-                seconds=GLANCE,
+                seconds=engine.patience,
                 what=f"pool {definition.name}: opening {exports.shown(definition)}",
                 spoil=os.close,
             )
@@ -160,7 +160,7 @@ def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
         with suppress(OSError):
             mounts.unmount_lazily(hold)
         unmounted = True
-    if not keep and not (unmounted and _end_by_themselves(hold)):
+    if not keep and not (unmounted and _end_by_themselves(hold, engine.patience)):
         # Never by the number of a connection, which may be another mount's by now: it ends with its program.
         end_clients(hold)
     with suppress(FileNotFoundError):
@@ -260,9 +260,9 @@ def release(engine: Engine, mount: mounts.Mount) -> bool:
     return fusectl.abort(int(mount.device.partition(":")[2]))
 
 
-def _end_by_themselves(hold: str) -> bool:
-    """Whether the programs that had mounted at `hold` end within a moment."""
-    deadline = time.monotonic() + GLANCE
+def _end_by_themselves(hold: str, seconds: float) -> bool:
+    """Whether the programs that had mounted at `hold` end in time."""
+    deadline = time.monotonic() + seconds
     while _clients(hold):
         if time.monotonic() > deadline:
             return False

@@ -180,7 +180,9 @@ class NetworkSource:
             parent = replace(definition, source=replace(definition.source, directory=above))
             try:
                 with network_mounts.detached(parent, engine, progress) as made:
-                    network_mounts.within(definition, partial(_make_below, made.tree, missing))
+                    network_mounts.within(
+                        definition, partial(_make_below, made.tree, missing), seconds=engine.patience
+                    )
                 return
             except NotFoundError:
                 if above == "/":
@@ -228,10 +230,14 @@ class NetworkSource:
         engine = self._usable(definition)
         self._check_place(definition, place)
         with network_mounts.detached(definition, engine, progress) as made:
-            network_mounts.within(definition, lambda: network_mounts.probe(definition, made))
+            network_mounts.within(
+                definition, lambda: network_mounts.probe(definition, made), seconds=engine.patience
+            )
             network_mounts.guard(place)
             try:
-                return network_mounts.within(definition, lambda: made.move(place), spoil=HostRoot.close)
+                return network_mounts.within(
+                    definition, lambda: made.move(place), seconds=engine.patience, spoil=HostRoot.close
+                )
             except BaseException:
                 if not made.moved:
                     network_mounts.remove_guard(place)

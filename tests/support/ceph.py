@@ -82,6 +82,7 @@ mds data = {base}/mds
 mds cache memory limit = 134217728
 # Else requests of two clients for one file wait for the next tick of the journal, up to 5 s.
 mds early reply = false
+mds tick interval = 1
 [osd]
 osd data = {base}/osd$id
 osd objectstore = {store}
@@ -300,6 +301,12 @@ class Cluster:
         with mounted(self, place):
             (place / path.strip("/")).mkdir(parents=True, exist_ok=True)
 
+    def signal(self, number: signal.Signals) -> None:
+        """To every server that runs: SIGSTOP is a cluster that answers nothing."""
+        for server in self.servers.values():
+            if server.process is not None:
+                server.signal(number)
+
     def end(self) -> None:
         """End every server at once: nothing is to outlive the test."""
         for server in self.servers.values():
@@ -331,7 +338,7 @@ def mounted(cluster: Cluster, place: Path, path: str = "/", *, client: str = "ad
     finally:
         run("umount", "--lazy", place, check=False)
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

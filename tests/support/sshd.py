@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -126,8 +126,8 @@ def clients(port: int) -> list[int]:
     return found
 
 
-@pytest.fixture
-def network_places() -> Iterator[None]:
+@contextmanager
+def own_places() -> Iterator[None]:
     """Directories with fixed names that network pools are mounted by way of, the test's own."""
     if not in_own_mount_namespace():
         reason = "network pools need a mount namespace of the tests' own, which scripts/test makes"
@@ -141,6 +141,12 @@ def network_places() -> Iterator[None]:
         yield
     finally:
         run("umount", "--lazy", place)
+
+
+@pytest.fixture
+def network_places() -> Iterator[None]:
+    with own_places():
+        yield
 
 
 #: The server of the run while there is one.
