@@ -30,7 +30,7 @@ _MISSING = r"No such file or directory|does not exist"
 _FORBIDDEN = r"access denied|Operation not permitted|Permission denied"
 _UNREACHABLE = (
     r"Connection (refused|timed out|reset)|No route to host|Network is unreachable|"
-    r"(Failed|Unable) to (resolve|find)|Host is down|RPC|timed out|portmap"
+    r"(Failed|Unable) to (resolve|find)|Host is down|RPC|timed out|portmap|mount system call failed"
 )
 
 #: RFC 5531, 7530: a call of procedure 0, which does nothing, with nobody's credentials.
