@@ -44,7 +44,8 @@ _TARGET = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PROBE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What a mount answers whose server process has ended or was let go.
-DEAD = frozenset((errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.ENODEV))
+#: The last one is what clients answer that the servers have put out (CephFS).
+DEAD = frozenset((errno.ENOTCONN, errno.ECONNABORTED, errno.ESTALE, errno.ENODEV, errno.ESHUTDOWN))
 
 
 def place_of(definition: PoolDefinition, table: Sequence[mounts.Mount] | None = None) -> str:
@@ -182,12 +183,24 @@ def guard(place: str) -> None:
         os.close(tree)
 
 
-def probe(definition: PoolDefinition, made: Made) -> None:
-    """Write a file durably and take it away again. Raises `FspoolError` where that cannot be done."""
+def probe_root(definition: PoolDefinition, root: HostRoot) -> None:
+    """As `probe`, of one that is in its place already."""
+    fd = root.open_directory("")
     try:
-        where = os.open(layout.OWN, _DIRECTORY | os.O_NOFOLLOW, dir_fd=made.tree)
-    except FileNotFoundError:
-        where = os.open(".", _DIRECTORY, dir_fd=made.tree)
+        probe(definition, Made(fd))
+    finally:
+        os.close(fd)
+
+
+def probe(definition: PoolDefinition, made: Made) -> None:
+    """Write a file durably and take it away again. Raises `StorageError` where that cannot be done."""
+    try:
+        try:
+            where = os.open(layout.OWN, _DIRECTORY | os.O_NOFOLLOW, dir_fd=made.tree)
+        except FileNotFoundError:
+            where = os.open(".", _DIRECTORY, dir_fd=made.tree)
+    except OSError as error:
+        raise _unwritable(definition, error) from error
     name = f".fspool-probe-{secrets.token_hex(8)}"
     try:
         fd = os.open(name, _PROBE, 0o600, dir_fd=where)
@@ -198,13 +211,17 @@ def probe(definition: PoolDefinition, made: Made) -> None:
             os.close(fd)
             os.unlink(name, dir_fd=where)
     except OSError as error:
-        raise StorageError(
-            f"pool {definition.name}: {exports.shown(definition)} is mounted but cannot be written "
-            f"({os.strerror(error.errno or errno.EIO)}); let this host's root write there, on the server",
-            errno=error.errno,
-        ) from error
+        raise _unwritable(definition, error) from error
     finally:
         os.close(where)
+
+
+def _unwritable(definition: PoolDefinition, error: OSError) -> StorageError:
+    return StorageError(
+        f"pool {definition.name}: {exports.shown(definition)} is mounted but cannot be written "
+        f"({os.strerror(error.errno or errno.EIO)}); let this host's root write there, on the server",
+        errno=error.errno,
+    )
 
 
 def is_guarded(place: str) -> bool:

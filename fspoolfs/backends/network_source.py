@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-from fspoolfs.backends import layout, network_mounts
+from fspoolfs.backends import layout, network_abilities, network_mounts
 from fspoolfs.backends import place as places
 from fspoolfs.backends.network import exports
 from fspoolfs.backends.network.engine import Engine
@@ -28,6 +28,7 @@ from fspoolfs.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
+    StorageError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition, PoolType
@@ -220,12 +221,10 @@ class NetworkSource:
         place = network_mounts.place_of(definition)
         found = self._mounted(definition)
         if found is not None:
-            try:
-                return network_mounts.within(definition, lambda: HostRoot.open(place), spoil=HostRoot.close)
-            except OSError as error:
-                if error.errno not in network_mounts.DEAD:
-                    raise
-            # Its program has died: nothing brings such a mount back.
+            root = self._taken_up(definition, place)
+            if root is not None:
+                return root
+            # Its program has died, or the servers have put it out: nothing brings such a mount back.
             self._unmount(definition, place, force=True)
         engine = self._usable(definition)
         self._check_place(definition, place)
@@ -242,6 +241,28 @@ class NetworkSource:
                 if not made.moved:
                     network_mounts.remove_guard(place)
                 raise
+
+    def _taken_up(self, definition: PoolDefinition, place: str) -> HostRoot | None:
+        """The root of what is mounted at `place`; `None` where that is dead.
+
+        Only a change tells: much of what is asked a client answers by itself.
+        """
+        try:
+            root = network_mounts.within(definition, lambda: HostRoot.open(place), spoil=HostRoot.close)
+        except OSError as error:
+            if error.errno not in network_mounts.DEAD:
+                raise
+            return None
+        try:
+            network_mounts.within(definition, lambda: network_mounts.probe_root(definition, root))
+        except StorageError as error:
+            if error.errno in network_mounts.DEAD:
+                root.close()
+                return None
+        except BaseException:
+            root.close()
+            raise
+        return root
 
     def _check_place(self, definition: PoolDefinition, place: str) -> None:
         """Raise `FspoolError` unless the target is an empty directory, or covered by a guard alone."""
@@ -294,7 +315,8 @@ class NetworkSource:
         if found is None:
             return ()
         where = exports.shown(definition) if definition.source.hosts else exports.directory(definition)
-        return (Feature(name="network", note=f"{found[0].name}, {where}"),)
+        abilities = network_abilities.tried(found[0], root) if isinstance(root, HostRoot) else ()
+        return (Feature(name="network", note=f"{found[0].name}, {where}"), *abilities)
 
     def engine_of(self, definition: PoolDefinition) -> Engine | None:
         """What has mounted the export that is at the target now."""

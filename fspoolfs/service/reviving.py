@@ -31,6 +31,7 @@ _AWAY = frozenset(
     {
         *(errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN, errno.ECONNABORTED, errno.ECONNREFUSED),
         *(errno.EIO, errno.ENODEV, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ECONNRESET),
+        errno.ESHUTDOWN,
     }
 )
 

@@ -66,6 +66,15 @@ def test_what_one_makes_the_other_lists(make_daemon: MakeDaemon, export: Path) -
     assert os.listdir(one / "trash") == ["www"]
 
 
+def test_features_tell_what_the_export_can_do(make_daemon: MakeDaemon, export: Path) -> None:
+    pool = join(make_daemon(), export)
+    features = dict(line.split(": ", 1) for line in (pool / "features").read_text().splitlines())
+    assert features["hosts"] == "yes (several at once; a lost one is fenced by the servers)"
+    assert [features[name] for name in ("locks", "xattrs", "exchange")] == ["yes", "yes", "yes"]
+    assert [name for name in os.listdir(export / ".fspool") if name.startswith(".")] == []
+    assert os.listdir(export / ".fspool/staging") == []
+
+
 def test_hosts_are_listed(make_daemon: MakeDaemon, export: Path) -> None:
     first, second = make_daemon(), make_daemon()
     one, other = join(first, export), join(second, export)
