@@ -15,6 +15,7 @@ from lxml import etree
 from fspoolfs.errors import DocumentError
 from fspoolfs.model import documents
 from fspoolfs.model.definitions import (
+    Auth,
     Host,
     ItemDefinition,
     ItemOrigin,
@@ -100,12 +101,33 @@ def test_an_item_has_three_names_for_its_root(root: str) -> None:
     assert documents.parse(document) == documents.parse_item(document) == ItemDefinition(name="i")
 
 
-def test_the_example_of_the_readme_is_accepted() -> None:
+def test_the_examples_of_the_readme_are_accepted() -> None:
     text = (DOCUMENTS.parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert documents.parse(example.encode()) == ItemDefinition(
-        name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
+    examples = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    files = Auth(
+        type="sshfs",
+        username="root",
+        secret="/etc/fspoolfs/keys/remote",
+        hosts="/etc/fspoolfs/known_hosts",
     )
+    assert [documents.parse(example.encode()) for example in examples] == [
+        PoolDefinition(
+            name="remote",
+            type=PoolType.NETWORK,
+            source=PoolSource(
+                hosts=(Host(name="10.0.0.7"),), directory="/exports/fs", format="sshfs", auth=files
+            ),
+        ),
+        ItemDefinition(
+            name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
+        ),
+    ]
+
+
+def test_the_example_of_network_pools_is_accepted() -> None:
+    text = (DOCUMENTS.parents[2] / "docs" / "network.md").read_text()
+    (example,) = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert documents.parse_pool(example.encode()).source.options == "compression=yes"
 
 
 # The order of elements, and what stands between them
