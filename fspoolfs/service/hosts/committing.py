@@ -24,6 +24,9 @@ from fspoolfs.service.places import label, place, self_of
 TURN_IDLE = 0.05
 #: Seconds after which a turn ends that has always had work, and that others get then.
 LONGEST_TURN, PAUSE = 0.5, 0.06
+#: Seconds without work in a turn after which it is looked whether it still is this host's: a daemon that
+#: was stopped for a while may have been fenced.
+_GAP = 0.03
 #: How many touched items and places are remembered; what was touched before is known by now.
 _REMEMBERED = 20_000
 
@@ -40,6 +43,9 @@ class Turns(Protocol):
 
         Raises `FspoolError` or `OSError`, and has no turn then.
         """
+
+    def check(self) -> None:
+        """Raise `FspoolError` when others have put this host out in the midst of its turn."""
 
     def end(self) -> None:
         """Let others have their turn. The caller has marked the journal, or could not."""
@@ -61,6 +67,7 @@ class SharedCommitter(Committer):
         #: Told what others have done; the event loop's.
         self.hear: Hear = lambda records, last: None
         self._begun: float | None = None
+        self._worked = 0.0
         #: What others have touched: the number of the record, and whether something is there now.
         self._touched: dict[str, tuple[int, bool]] = {}
         #: The newest record of those that nobody could tell us.
@@ -80,7 +87,9 @@ class SharedCommitter(Committer):
         return True
 
     def _commit(self, batch: list[Change]) -> None:
-        if self._begun is None and self.broken is None and not self._begin_turn(batch):
+        if self.broken is None and not (self._begin_turn(batch) if self._begun is None else self._goes_on()):
+            if self.broken is not None:
+                super()._commit(batch)  # which refuses all of it
             return
         allowed: list[Change] = []
         for change in batch:
@@ -90,6 +99,7 @@ class SharedCommitter(Committer):
             else:
                 allowed.append(change)
         super()._commit(allowed)
+        self._worked = time.monotonic()
         if self._begun is not None and time.monotonic() - self._begun > LONGEST_TURN:
             self._end_turn()
             if not self._queue.empty():
@@ -108,7 +118,7 @@ class SharedCommitter(Committer):
             for change in batch:
                 self._tell(change.settle, refusal)
             return False
-        self._begun = time.monotonic()
+        self._begun = self._worked = time.monotonic()
         self._applied = self._journal.last
         if found is None:
             self._untold = self._journal.last
@@ -116,6 +126,21 @@ class SharedCommitter(Committer):
             self._remember(record)
         if found is None or found:
             self._tell(self.hear, found, self._journal.last)
+        return True
+
+    def _goes_on(self) -> bool:
+        """Whether the turn that was begun still is this host's."""
+        if time.monotonic() - self._worked <= _GAP:
+            return True
+        try:
+            self.turns.check()
+        except (FspoolError, OSError) as error:
+            self.broken = (
+                error
+                if isinstance(error, FspoolError)
+                else StorageError.from_os(f"go on with a turn in pool {self._name}", error)
+            )
+            return False
         return True
 
     def _remember(self, record: Record) -> None:

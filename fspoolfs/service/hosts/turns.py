@@ -79,6 +79,10 @@ class Turns:
         self._journal.append(b"")
         self._journal.sync()
 
+    def check(self) -> None:
+        """Raise `FspoolError` when others have put this host out in the midst of its turn."""
+        self._presence.check()
+
     def end(self) -> None:
         """Let others have their turn. The caller has marked the journal, or could not."""
         self._own[-1][1] = self._journal.last
