@@ -23,7 +23,7 @@ from fspoolfs.backends.network.engine import Engine
 from fspoolfs.errors import BusyError, FspoolError, StorageError, TimeLimitError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.progress import Progress
-from fspoolfs.system import bounded, fusectl, holders, mounting, mounts, syscalls
+from fspoolfs.system import bounded, fusectl, holders, mounting, mounts, remote, syscalls
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.paths import HostRoot
 
@@ -80,7 +80,7 @@ class Made:
 
     def root(self, place: str) -> HostRoot:
         """Its root, which says that it is at `place`."""
-        return HostRoot(place, Descriptor(os.open(".", _DIRECTORY, dir_fd=self.tree)))
+        return remote.root_of(place, Descriptor(os.open(".", _DIRECTORY, dir_fd=self.tree)))
 
 
 @contextmanager
@@ -295,17 +295,15 @@ def end_clients(hold: str) -> None:
 
 
 def _clients(hold: str) -> list[int]:
-    found = []
+    """Root's processes that say such a place, of this host alone: others may share its numbers of processes."""
+    found, here = [], os.readlink("/proc/thread-self/ns/net")
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():
             continue
         with suppress(OSError):
             with open(f"/proc/{name}/cmdline", "rb") as line:
-                words = line.read().split(b"\0")
-            if (
-                any(word.startswith(os.fsencode(hold)) for word in words)
-                and os.stat(f"/proc/{name}").st_uid == 0
-            ):
+                named = os.fsencode(hold) in line.read()
+            if named and os.stat(f"/proc/{name}").st_uid == 0 and os.readlink(f"/proc/{name}/ns/net") == here:
                 found.append(int(name))
     return found
 

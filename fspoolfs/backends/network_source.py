@@ -34,7 +34,7 @@ from fspoolfs.errors import (
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.infos import Feature, MountUse
 from fspoolfs.progress import Progress
-from fspoolfs.system import holders, mounts
+from fspoolfs.system import holders, mounts, remote
 from fspoolfs.system.paths import HostRoot
 
 #: The format that asks the hosts what they serve; it is also what no format at all means.
@@ -248,7 +248,7 @@ class NetworkSource:
         Only a change tells: much of what is asked a client answers by itself.
         """
         try:
-            root = network_mounts.within(definition, lambda: HostRoot.open(place), spoil=HostRoot.close)
+            root = network_mounts.within(definition, lambda: remote.open_root(place), spoil=HostRoot.close)
         except OSError as error:
             if error.errno not in network_mounts.DEAD:
                 raise

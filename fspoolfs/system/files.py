@@ -11,10 +11,15 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 
 # O_NONBLOCK: a fifo in the place of a file must not hold the thread.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+#: What takes a descriptor over.
+Keep = Callable[[int], None]
 
 
 def failure(number: int, path: str) -> OSError:
@@ -55,12 +60,15 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         written += os.pwrite(fd, memoryview(data)[written:], offset + written)
 
 
-def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool) -> None:
+def create_file(
+    dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool, keep: Keep | None = None
+) -> None:
     """Create `name` with `data`; EEXIST when it is there. Nothing is left of a failed attempt.
 
-    Durable: file and directory are synced; `dir_fd` must then be open for reading.
+    Durable: file and directory are synced; `dir_fd` must then be open for reading. `keep` gets a
+    descriptor of the file, for a caller who syncs it later.
     """
-    _fill(dir_fd, name, data, mode=mode, sync=durable)
+    _fill(dir_fd, name, data, mode=mode, sync=durable, keep=keep)
     if durable:
         try:
             os.fsync(dir_fd)
@@ -70,7 +78,14 @@ def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool
 
 
 def replace_file(
-    dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool, temporary: str = ""
+    dir_fd: int,
+    name: str,
+    data: bytes,
+    *,
+    mode: int,
+    durable: bool,
+    temporary: str = "",
+    keep: Keep | None = None,
 ) -> None:
     """Put a new file in the place of `name`: readers see the old content or the new one, whole.
 
@@ -78,7 +93,7 @@ def replace_file(
     `temporary` until then, for a caller who removes what a crash has left of that.
     """
     temporary = temporary or f".{secrets.token_hex(8)}"
-    _fill(dir_fd, temporary, data, mode=mode, sync=durable)
+    _fill(dir_fd, temporary, data, mode=mode, sync=durable, keep=keep)
     try:
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
@@ -88,13 +103,15 @@ def replace_file(
         os.fsync(dir_fd)
 
 
-def _fill(dir_fd: int, name: str, data: bytes, *, mode: int, sync: bool) -> None:
+def _fill(dir_fd: int, name: str, data: bytes, *, mode: int, sync: bool, keep: Keep | None) -> None:
     fd = os.open(name, _CREATE, mode, dir_fd=dir_fd)
     try:
         try:
             write_all(fd, data, 0)
             if sync:
                 os.fsync(fd)
+            elif keep is not None:
+                keep(os.dup(fd))
         finally:
             os.close(fd)
     except OSError:

@@ -73,6 +73,8 @@ class HostRoot:
         self._identity = (info.st_dev, info.st_ino)
         self._trusted: dict[str, Descriptor] = {}
         self._closed = False
+        #: Takes files over that were written and not synced, where `sync` does not reach them by itself.
+        self._keep_unsynced: files.Keep | None = None
 
     @classmethod
     def open(cls, path: str) -> HostRoot:
@@ -141,6 +143,11 @@ class HostRoot:
             raise failure(errno.EPERM, path)
         self._trusted.setdefault(path, descriptor)
 
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """The directories that are kept open."""
+        return tuple(self._trusted)
+
     def stat(self, path: str) -> FileInfo:
         """lstat(2)."""
         with self._entry_or_root(path) as entry:
@@ -192,7 +199,7 @@ class HostRoot:
         """
         put = files.replace_file if replace else files.create_file
         with self._entry(path, syncable=durable) as entry:
-            put(entry.dir_fd, entry.name, data, mode=_PRIVATE, durable=durable)
+            put(entry.dir_fd, entry.name, data, mode=_PRIVATE, durable=durable, keep=self._keep_unsynced)
 
     def make_directory(self, path: str, *, mode: int) -> None:
         """mkdir(2) with exactly `mode`, whatever the umask, set-group-id or access control list of

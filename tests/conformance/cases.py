@@ -35,7 +35,7 @@ from fspoolfs.backends.zfs_volume import ZfsVolumeSource
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefinition, PoolSource, PoolType
 from fspoolfs.model.documents import parse_pool
 from fspoolfs.progress import Progress
-from fspoolfs.system.paths import HostRoot
+from fspoolfs.system import remote
 from support import ceph as ceph_cluster
 from support import moosefs, sshd
 from support.leaks import mark
@@ -49,7 +49,7 @@ OpenRoot = Callable[[Path], AbstractContextManager[RootDirectory]]
 
 @contextmanager
 def host(directory: Path) -> Iterator[RootDirectory]:
-    with closing(HostRoot.open(str(directory))) as root:
+    with closing(remote.open_root(str(directory))) as root:
         yield root
 
 
