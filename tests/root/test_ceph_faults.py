@@ -102,6 +102,8 @@ def test_servers_that_all_stop_stall_the_pool_and_nothing_else(stage: Stage) -> 
     (local / "items/there").mkdir()
 
 
+@pytest.mark.long
+@pytest.mark.timeout(400)
 def test_client_that_is_killed_is_replaced_and_nothing_lands_underneath(stage: Stage) -> None:
     stage.daemon.expect_log("pool tank has failed|does not answer; it is let go as it is")
     root = stage.root
