@@ -53,7 +53,7 @@ def start(pool: Path) -> None:
 
 
 def starts(pool: Path) -> bool:
-    """Whether the pool is active, perhaps by another attempt: servers wait for clients that they have lost."""
+    """Whether the pool is active, perhaps by another attempt: servers wait for clients that they lost."""
     if value(pool / "status") in ("inactive", "failed"):
         with suppress(OSError):
             request(pool / "status", "start")
