@@ -89,7 +89,7 @@ class NetworkSource:
                 "one of "
                 f"{', '.join(self._engines)}"
             )
-        if len(candidates) > 1:
+        if _is_open(definition):  # what one kind cannot do, another may
             exports.check_no_secrets(definition)
             return
         exports.check_options(definition, candidates[0].name, candidates[0].options)
@@ -101,15 +101,15 @@ class NetworkSource:
         source = definition.source
         if not source.hosts:
             return (self._local,)
-        if source.format in (None, AUTO):
+        if _is_open(definition):
             told = source.auth.type if source.auth is not None else None
             return tuple(engine for engine in self._engines.values() if told in (None, engine.name))
-        return (self._engines[source.format],)
+        return (self._engines[source.format or ""],)
 
     def _engine(self, definition: PoolDefinition) -> Engine:
         """The one that serves it: what is mounted already tells, or the hosts are asked."""
         candidates = self._candidates(definition)
-        if len(candidates) == 1:
+        if not _is_open(definition):
             return candidates[0]
         found = self._mounted(definition)
         if found is not None:
@@ -147,9 +147,8 @@ class NetworkSource:
         return None
 
     def identity(self, definition: PoolDefinition) -> str:
-        candidates = self._candidates(definition)
-        if len(candidates) == 1:
-            return candidates[0].identity(definition)
+        if not _is_open(definition):
+            return self._candidates(definition)[0].identity(definition)
         return f"network:{exports.shown(definition)}"
 
     # -- build and delete -------------------------------------------------------------------------
@@ -307,6 +306,11 @@ class NetworkSource:
             force=force,
             busy=lambda: busy(definition, place),
         )
+
+
+def _is_open(definition: PoolDefinition) -> bool:
+    """Whether the servers are to be asked what they serve."""
+    return bool(definition.source.hosts) and definition.source.format in (None, AUTO)
 
 
 def _make_below(tree: int, path: str) -> None:

@@ -145,7 +145,8 @@ def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAUL
         DirectorySource(),
         VolumeSource(storage, providers),
         ZfsVolumeSource(storage, providers),
-        NetworkSource([Sshfs(), MooseFs(), Nfs(), Cifs(), GlusterFs()], Bound()),
+        # In this order hosts are asked what they serve; that there is an sshd says least.
+        NetworkSource([MooseFs(), Nfs(), Cifs(), GlusterFs(), Sshfs()], Bound()),
     ]
     return Registry(sources, [BTRFS, PROJECT_QUOTA, ZFS, MOOSEFS])
 
