@@ -88,4 +88,5 @@ def test_a_volume_that_there_is_not_is_told(volume: str, daemon: Daemon) -> None
     pool = daemon.mount / "pools" / "tank"
     with refused(errno.ENOENT):
         request(pool / "status", "start build")
-    assert f"{volume}x" in last_error(pool)
+    assert "is not there" in last_error(pool)
+    assert "volume file" in last_error(pool)
