@@ -1,8 +1,8 @@
 """Roots on servers that syncfs(2) does not reach: what was written is kept open, and synced one by one.
 
-The kernel passes syncfs on to no server of FUSE but its own (fuse_sync_fs() of fs/fuse/inode.c), so that what a
-client still has is not made durable by it. What else is written there in bulk, copies, is synced by whoever
-makes it.
+The kernel passes syncfs on to no server of FUSE but its own (fuse_sync_fs() of fs/fuse/inode.c), so that
+what a client still has is not made durable by it. What else is written there in bulk, copies, is synced by
+whoever makes it.
 """
 
 from __future__ import annotations

@@ -135,11 +135,12 @@ def test_failure_has_the_errno_of_the_system_call_and_changes_nothing(
     furnished: RootDirectory, what: str
 ) -> None:
     number, call = FAILURES[what]
+    numbers = {number}
     if number == errno.ENAMETOOLONG and is_over_fuse(furnished):
-        number = errno.EBADMSG  # what sshfs makes of an answer without a reason
-    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        numbers.add(errno.EBADMSG)  # what sshfs makes of an answer without a reason
+    with pytest.raises(OSError, match="|".join(map(os.strerror, numbers))) as caught:
         call(furnished)
-    assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]
+    assert caught.value.errno in numbers
     assert sorted(furnished.names("")) == ["empty", "file", "full"]
     assert furnished.names("full") == ["inner"]
     assert furnished.names("empty") == []

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -162,6 +162,9 @@ class MooseFs:
 
         eventually(are_there, what="everything has its copies again", timeout=90.0)
 
+    def _clients(self) -> list[str]:
+        return [line for line in self.client.processes().values() if line.startswith("mfsmount")]
+
     def directory(self) -> str:
         """A new directory, as a pool's source names it."""
         made = Path(tempfile.mkdtemp(dir=self.mounted, prefix="export-"))
@@ -182,6 +185,9 @@ class MooseFs:
     def close(self) -> None:
         # Lazily: what hangs on a dead server is to go, too.
         run("umount", "--lazy", self.mounted, check=False)  # it may never have been mounted
+        # As long as there is a master, what has mounted takes leave of it and ends.
+        with suppress(AssertionError):
+            eventually(lambda: not self._clients(), what="mounts have ended", timeout=10.0)
         for server in (*self.chunks, self.master):
             server.end()
         run("rm", "-r", "-f", "--one-file-system", "--", self.place)

@@ -6,13 +6,15 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from fspoolfs.errors import BusyError
-from fspoolfs.model.infos import MountUse
+from fspoolfs.model.infos import UNTOLD, MountUse
+from fspoolfs.service import usage
 from fspoolfs.system import mounttable, namespaces
 from fspoolfs.system.mounttable import MountTable
 from fspoolfs.system.namespaces import MountWatch
@@ -264,3 +266,60 @@ def test_a_command_name_cannot_break_a_line(monkeypatch: pytest.MonkeyPatch, tmp
     finally:
         Path("/proc/self/comm").write_bytes(before)
     assert mounttable._command(2**30) == "(ended)"
+
+
+# Mounts that do not tell what they show.
+
+#: Two pools on one server, one of them with its own view of snapshots and a container's mount of an item.
+NFS_MOUNTS = b"""\
+20 1 8:1 / / rw - ext4 /dev/sda1 rw
+30 20 0:50 / /srv/tank rw - nfs4 10.0.0.7:/tank rw
+31 20 0:51 / /srv/other rw - nfs4 10.0.0.7:/other rw
+32 20 0:50 / /state/snapshots/tank ro - nfs4 10.0.0.7:/tank rw
+33 20 0:50 / /var/lib/container/data rw - nfs4 10.0.0.7:/tank rw
+34 20 8:1 /srv/plain /mnt rw - ext4 /dev/sda1 rw
+"""
+
+
+def nfs_table(monkeypatch: pytest.MonkeyPatch, shown: int) -> MountTable:
+    """The table of such a host, on which the mount `shown` is the root that is asked about."""
+    table = MountTable()
+    namespace = mounttable._Namespace(table._own, 1)
+    namespace.fill(NFS_MOUNTS)
+    table._namespaces = {table._own: namespace}
+    for line in namespace.lines:
+        table._by_device.setdefault(line.device, []).append(line)
+    own = namespace.find(str(shown).encode())
+    assert own is not None
+    place = mounttable._Directory(own.device, mounttable.unescape(own.root), own)
+    monkeypatch.setattr(table, "_locate", lambda fd: place)
+    monkeypatch.setattr(mounttable, "_command", lambda pid: "init")
+    return table
+
+
+def test_every_mount_of_an_nfs_export_may_be_of_any_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    uses = nfs_table(monkeypatch, 30).uses("/srv/tank", SimpleNamespace(fd=-1))  # type: ignore[arg-type]
+    assert uses is not None
+    assert [(use.inside, use.target) for use in uses] == [
+        (UNTOLD, "/state/snapshots/tank"),
+        (UNTOLD, "/var/lib/container/data"),
+    ]
+    assert usage.of_location(uses, "web", "shop") == uses
+    assert nfs_table(monkeypatch, 31).uses("/srv/other", SimpleNamespace(fd=-1)) == []  # type: ignore[arg-type]
+
+
+def test_our_own_view_of_snapshots_is_known_by_its_place(host: Host) -> None:
+    watch = MountWatch(("/state/snapshots", ".fspool/snapshots"))
+    own = MountUse(pid=1, command="init", inside=UNTOLD, target="/state/snapshots/tank")
+    other = replace(own, target="/var/lib/container/data")
+
+    def table() -> FakeTable:
+        made = FakeTable()
+        made.answer = [own, other, USE]
+        return made
+
+    host.next = table
+    found = watch.uses("/x")
+    assert found == [replace(own, inside=".fspool/snapshots"), other, USE]
+    assert usage.of_pool(found) == [other, USE]
+    assert usage.of_location(found, "shop") == [other]
