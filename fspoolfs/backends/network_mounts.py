@@ -295,7 +295,7 @@ def end_clients(hold: str) -> None:
 
 
 def _clients(hold: str) -> list[int]:
-    """Root's processes that say such a place, of this host alone: others may share its numbers of processes."""
+    """Root's processes that name such a place, on this host alone: others may share its process numbers."""
     found, here = [], os.readlink("/proc/thread-self/ns/net")
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():
