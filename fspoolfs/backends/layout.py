@@ -21,7 +21,7 @@ SNAPSHOTS = f"{OWN}/snapshots"
 LOCK = f"{OWN}/lock"
 HOSTS = f"{OWN}/hosts"
 USES = f"{OWN}/uses"
-SWEEP_LOCK = f"{HOSTS}/sweep"
+SWEEP_LOCK = f"{OWN}/sweep.lock"
 #: Of pools whose storage has no locks for that: the one host that has it active.
 OWNER = f"{OWN}/owner"
 
@@ -87,4 +87,4 @@ def use(item: UUID, host: UUID) -> str:
 
 def rollback_lock(item: UUID) -> str:
     """What whoever rolls an item back keeps locked."""
-    return f"{HOSTS}/rollback-{item}"
+    return f"{OWN}/rollback-{item}.lock"

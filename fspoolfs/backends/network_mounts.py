@@ -295,7 +295,10 @@ def end_clients(hold: str) -> None:
 
 
 def _clients(hold: str) -> list[int]:
-    """Root's processes that name such a place, on this host alone: others may share its process numbers."""
+    """Root's processes with such a place as a word, on this host alone: others may share its numbers.
+
+    Not mfsmount, which calls itself otherwise: its master keeps the locks of one that was killed.
+    """
     found, here = [], os.readlink("/proc/thread-self/ns/net")
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():

@@ -209,6 +209,7 @@ class NetworkSource:
                 with closing(made.root(place)) as root:
                     places.refuse_leftovers(definition, root)
                     with suppress(FileNotFoundError):
+                        places.refuse_hosts(definition, root)
                         root.remove_tree(layout.OWN, Progress())
                     root.sync()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import RootDirectory
-from fspoolfs.errors import FspoolError, InvalidError, NotEmptyError
+from fspoolfs.errors import BusyError, FspoolError, InvalidError, NotEmptyError
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.system import mounts
 
@@ -70,6 +70,20 @@ def refuse_leftovers(definition: PoolDefinition, root: RootDirectory, *, besides
                     f"pool {definition.name}: {root.location(place)} still holds {what}: {_enumerate(left)}; "
                     "start the pool and delete or purge them first, or undefine it, which keeps everything"
                 )
+
+
+def refuse_hosts(definition: PoolDefinition, root: RootDirectory) -> None:
+    """Raise `BusyError` when `root` says that a host has the pool active, or had when it was lost."""
+    there: list[str] = []
+    with suppress(FileNotFoundError):
+        there = [name for name in root.names(layout.HOSTS) if not name.startswith(".")]
+    if not there:
+        there = [layout.OWNER] if layout.OWNER.rpartition("/")[2] in root.names(layout.OWN) else []
+    if there:
+        raise BusyError(
+            f"pool {definition.name}: another host has it active, or had when that was lost; stop it there, "
+            "or start it here and fence that host, which `hosts` names, before it is deleted"
+        )
 
 
 def _enumerate(names: list[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from mount.control import request, value
+from mount.control import last_error, refused, request, value
 from root.working import Work, working
 from support.daemon import Daemon, MakeDaemon
 from support.keepers import end_keepers
@@ -64,6 +65,21 @@ def test_what_one_makes_the_other_lists(make_daemon: MakeDaemon, export: Path) -
     (other / "items/www").rmdir()
     eventually(lambda: items(one) == [], what="it is gone on the first host, too")
     assert os.listdir(one / "trash") == ["www"]
+
+
+def test_what_another_host_has_active_is_not_deleted(make_daemon: MakeDaemon, export: Path) -> None:
+    one, other = join(make_daemon(), export), join(make_daemon(), export)
+    request(one / "status", "destroy")
+    with refused(errno.EBUSY):
+        request(one / "status", "delete")
+    assert "another host has it active" in last_error(one)
+    (other / "items/web").mkdir()
+    (other / "items/web").rmdir()
+    (other / "trash/web").rmdir()
+    eventually(lambda: os.listdir(export / ".fspool/purge") == [], what="it was purged")
+    request(other / "status", "destroy")
+    request(one / "status", "delete")
+    assert os.listdir(export) == []
 
 
 def test_features_tell_what_the_export_can_do(make_daemon: MakeDaemon, export: Path) -> None:
