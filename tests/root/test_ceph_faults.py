@@ -44,13 +44,17 @@ def cluster_of_its_own(**wanted: object) -> Iterator[Cluster]:
 @pytest.fixture
 def stage(make_daemon: MakeDaemon) -> Iterator[Stage]:
     with cluster_of_its_own() as cluster:
-        yield started(cluster, make_daemon(*OPTIONS))
+        made = started(cluster, make_daemon(*OPTIONS))
+        yield made
+        let_go(made)
 
 
 @pytest.fixture
 def large_stage(make_daemon: MakeDaemon) -> Iterator[Stage]:
     with cluster_of_its_own(osds=3, store="bluestore") as cluster:
-        yield started(cluster, make_daemon(*OPTIONS))
+        made = started(cluster, make_daemon(*OPTIONS))
+        yield made
+        let_go(made)
 
 
 def started(cluster: Cluster, daemon: Daemon) -> Stage:
@@ -58,6 +62,14 @@ def started(cluster: Cluster, daemon: Daemon) -> Stage:
     do(made.pool, "start build")
     made.new_item("web")
     return made
+
+
+def let_go(stage: Stage) -> None:
+    """While there are servers that a client can take leave of."""
+    stage.cluster.signal(signal.SIGCONT)
+    if value(stage.pool / "status") != "inactive":
+        do(stage.pool, "destroy")
+    eventually(lambda: clients(stage) == [], what="its client is gone", timeout=100.0)
 
 
 def clients(stage: Stage) -> list[int]:
