@@ -140,15 +140,20 @@ async def _info(directory: ItemDirectory) -> str:
 
 
 async def _users(directory: ItemDirectory) -> str:
-    attached = directory.pool.active()
-    found = await trio.to_thread.run_sync(
-        directory.service.context.finder.uses,
-        attached.root.path,
-        limiter=directory.pool.limiter,
-        abandon_on_cancel=True,
-    )
-    places = (directory.item.definition.location, layout.snapshots(directory.item.uuid))
-    return "".join(f"{usage.describe(use)}\n" for use in usage.of_location(found, *places))
+    """A line each; those on other hosts end with the host's name."""
+    attached, item = directory.pool.active(), directory.item
+    places = (item.definition.location, layout.snapshots(item.uuid))
+
+    def find() -> list[str]:
+        found = directory.service.context.finder.uses(attached.root.path)
+        here = [usage.describe(use) for use in usage.of_location(found, *places)]
+        if attached.membership is None:
+            return here
+        elsewhere = attached.membership.presence.used_elsewhere(item.uuid)
+        return [*here, *(f"{usage.describe(use)} on {host}" for host, use in elsewhere)]
+
+    lines = await trio.to_thread.run_sync(find, limiter=directory.pool.limiter, abandon_on_cancel=True)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _capacity(directory: ItemDirectory) -> str:

@@ -186,6 +186,7 @@ def test_an_item_that_is_used_on_one_host_stays_on_the_other(site: Site) -> None
         with refused(errno.EBUSY):
             (one / "items/used").rmdir()
         assert "in use on host" in last_error(one / "items/used")
+        assert " on " in (one / "items/used/users").read_text()
     finally:
         run("umount", place)
         place.rmdir()
