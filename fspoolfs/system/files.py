@@ -11,15 +11,10 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
 
 # O_NONBLOCK: a fifo in the place of a file must not hold the thread.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-#: What takes a descriptor over.
-Keep = Callable[[int], None]
 
 
 def failure(number: int, path: str) -> OSError:
@@ -60,15 +55,12 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         written += os.pwrite(fd, memoryview(data)[written:], offset + written)
 
 
-def create_file(
-    dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool, keep: Keep | None = None
-) -> None:
+def create_file(dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool) -> None:
     """Create `name` with `data`; EEXIST when it is there. Nothing is left of a failed attempt.
 
-    Durable: file and directory are synced; `dir_fd` must then be open for reading. `keep` gets a
-    descriptor of the file, for a caller who syncs it later.
+    Durable: file and directory are synced; `dir_fd` must then be open for reading.
     """
-    _fill(dir_fd, name, data, mode=mode, sync=durable, keep=keep)
+    _fill(dir_fd, name, data, mode=mode, sync=durable)
     if durable:
         try:
             os.fsync(dir_fd)
@@ -78,14 +70,7 @@ def create_file(
 
 
 def replace_file(
-    dir_fd: int,
-    name: str,
-    data: bytes,
-    *,
-    mode: int,
-    durable: bool,
-    temporary: str = "",
-    keep: Keep | None = None,
+    dir_fd: int, name: str, data: bytes, *, mode: int, durable: bool, temporary: str = ""
 ) -> None:
     """Put a new file in the place of `name`: readers see the old content or the new one, whole.
 
@@ -93,7 +78,7 @@ def replace_file(
     `temporary` until then, for a caller who removes what a crash has left of that.
     """
     temporary = temporary or f".{secrets.token_hex(8)}"
-    _fill(dir_fd, temporary, data, mode=mode, sync=durable, keep=keep)
+    _fill(dir_fd, temporary, data, mode=mode, sync=durable)
     try:
         os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
@@ -103,15 +88,13 @@ def replace_file(
         os.fsync(dir_fd)
 
 
-def _fill(dir_fd: int, name: str, data: bytes, *, mode: int, sync: bool, keep: Keep | None) -> None:
+def _fill(dir_fd: int, name: str, data: bytes, *, mode: int, sync: bool) -> None:
     fd = os.open(name, _CREATE, mode, dir_fd=dir_fd)
     try:
         try:
             write_all(fd, data, 0)
             if sync:
                 os.fsync(fd)
-            elif keep is not None:
-                keep(os.dup(fd))
         finally:
             os.close(fd)
     except OSError:

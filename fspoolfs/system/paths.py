@@ -73,8 +73,6 @@ class HostRoot:
         self._identity = (info.st_dev, info.st_ino)
         self._trusted: dict[str, Descriptor] = {}
         self._closed = False
-        #: Takes files over that were written and not synced, where `sync` does not reach them by itself.
-        self._keep_unsynced: files.Keep | None = None
 
     @classmethod
     def open(cls, path: str) -> HostRoot:
@@ -199,7 +197,7 @@ class HostRoot:
         """
         put = files.replace_file if replace else files.create_file
         with self._entry(path, syncable=durable) as entry:
-            put(entry.dir_fd, entry.name, data, mode=_PRIVATE, durable=durable, keep=self._keep_unsynced)
+            put(entry.dir_fd, entry.name, data, mode=_PRIVATE, durable=durable)
 
     def make_directory(self, path: str, *, mode: int) -> None:
         """mkdir(2) with exactly `mode`, whatever the umask, set-group-id or access control list of
