@@ -184,8 +184,14 @@ def guard(place: str) -> None:
 
 
 def probe_root(definition: PoolDefinition, root: HostRoot) -> None:
-    """As `probe`, of one that is in its place already."""
-    fd = root.open_directory("")
+    """As `probe`, of one that is in its place already; only among our own files, if there are any."""
+    try:
+        root.stat(layout.OWN)
+        fd = root.open_directory("")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(definition, error) from error
     try:
         probe(definition, Made(fd))
     finally:
