@@ -344,6 +344,8 @@ def unmount(
         if not force and answers:
             try:
                 bounded.call(lambda: mounts.unmount(place), seconds=GLANCE, what=f"unmounting {place}")
+                # Until its program has taken leave, servers may keep from others what it had.
+                _end_by_themselves(prefix, engine.patience)
                 continue
             except TimeLimitError:
                 answers = False

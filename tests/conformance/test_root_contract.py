@@ -8,7 +8,6 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 
@@ -457,7 +456,7 @@ def test_sync_changes_nothing_that_can_be_seen(furnished: RootDirectory) -> None
     def seen() -> dict[str, FileInfo]:
         # The size of a directory is the storage's business: CephFS tells what it holds, a moment later.
         return {
-            name: replace(info, size=0) if stat.S_ISDIR(info.mode) else info
+            name: info._replace(size=0) if stat.S_ISDIR(info.mode) else info
             for name, info in furnished.entries("")
         }
 

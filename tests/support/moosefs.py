@@ -182,6 +182,9 @@ class MooseFs:
         for server in (self.master, *self.chunks):
             server.signal(number)
 
+    def _is_being_left(self) -> bool:
+        return any(str(self.mounted) in line for line in self.client.processes().values())
+
     def close(self) -> None:
         # Lazily: what hangs on a dead server is to go, too.
         run("umount", "--lazy", self.mounted, check=False)  # it may never have been mounted
