@@ -99,6 +99,10 @@ class _Recent:
                 self._table, self._changes, self._namespace = Table(mounts()), changes, namespace
             return self._table
 
+    def forget(self) -> None:
+        with self._lock:
+            self._table = self._changes = None
+
     def _is_outdated(self) -> bool:
         if self._changes is None or time.monotonic() >= self._expires:
             return True
@@ -116,6 +120,11 @@ def recent() -> Table:
     after a change, or after `KEPT` seconds.
     """
     return _recent.table()
+
+
+def forget_recent() -> None:
+    """Close what `recent` keeps open between two looks."""
+    _recent.forget()
 
 
 def parse(text: bytes) -> tuple[Mount, ...]:

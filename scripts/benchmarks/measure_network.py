@@ -171,7 +171,7 @@ def _measure_changes(run: Run, site: Site) -> Iterator[Row]:
 
 
 def _measure_requests(site: Site) -> Iterator[Row]:
-    """What the servers are asked, by their own counts: by a host whose pool is idle, and for a row of items."""
+    """What the servers are asked, by their own counts: by one more idle host, and for a row of items."""
     idle = _idle_rates(site)
     (site.pool(1) / "status").write_text("stop\n")
     one = _idle_rates(site)
