@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.clients import make_items
+from benchmarks.processes import private_bytes
 from benchmarks.run import Run
 from benchmarks.table import Goal, Row, Unit
 from benchmarks.trees import ControlTree
@@ -125,14 +126,8 @@ def _processes(tree: ControlTree, what: str) -> Iterator[Row]:
     own, *keepers = tree.server.processes()
     yield Row(name=f"{what}: threads", value=len(list((own / "task").iterdir())), unit=Unit.COUNT)
     yield Row(name=f"{what}: descriptors", value=len(list((own / "fd").iterdir())), unit=Unit.COUNT)
-    memory = sum(_private_bytes(keeper) for keeper in keepers)
+    memory = sum(private_bytes(keeper) for keeper in keepers)
     yield Row(name=f"{what}: memory of {len(keepers):,} keepers", value=memory, unit=Unit.BYTES)
-
-
-def _private_bytes(process: Path) -> int:
-    """What nobody shares with it, proc_pid_smaps(5)."""
-    lines = (process / "smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def _spare_bytes() -> int:

@@ -14,6 +14,7 @@ from benchmarks.beside_floor import SUBJECT, row
 from benchmarks.clients import make_items
 from benchmarks.errors import BenchError
 from benchmarks.listing import list_long
+from benchmarks.processes import private_bytes
 from benchmarks.run import Run
 from benchmarks.sampling import Contender, interleave
 from benchmarks.sites import LOCAL, Site, missing, opened
@@ -48,6 +49,7 @@ def measure_network(run: Run) -> Iterator[Row]:
             yield from _measure_items(run, site)
             yield from _measure_changes(run, site)
             yield from _measure_requests(site)
+            yield from _measure_memory(site)
             yield from _measure_list(run, site)
             yield from _measure_stall(run, site)
 
@@ -194,6 +196,15 @@ def _measure_requests(site: Site) -> Iterator[Row]:
             value=100 * (after[server] - before[server] - rate * elapsed) / count,
             unit=Unit.COUNT,
         )
+
+
+def _measure_memory(site: Site) -> Iterator[Row]:
+    """What the program takes on a host that keeps the mount of one pool."""
+    for pid, line in site.clients[0].host.processes().items():
+        program = Path(line.split()[0]).name
+        if program in ("ceph-fuse", "mfsmount"):
+            memory = private_bytes(Path(f"/proc/{pid}"))
+            yield Row(name=f"{site.name}: memory of {program}, one pool", value=memory, unit=Unit.BYTES)
 
 
 def _idle_rates(site: Site) -> dict[str, float]:

@@ -131,3 +131,9 @@ def _resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def private_bytes(process: Path) -> int:
+    """The memory that nobody shares with a process, whose directory in /proc this is: proc_pid_smaps(5)."""
+    lines = (process / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
