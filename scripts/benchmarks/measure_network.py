@@ -200,7 +200,10 @@ def _measure_requests(site: Site) -> Iterator[Row]:
 
 
 def _measure_memory(site: Site) -> Iterator[Row]:
-    """What the program takes on a host that keeps the mount of one pool."""
+    """What the program takes on a host that keeps the mount of one pool, and the start of that."""
+    yield Row(
+        name=f"{site.name}: start of a pool on a further host", value=site.starts[-1], unit=Unit.SECONDS
+    )
     for pid, line in site.clients[0].host.processes().items():
         program = Path(line.split()[0]).name
         if program in ("ceph-fuse", "mfsmount"):

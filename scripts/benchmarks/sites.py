@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Site:
     limit_name: str
     null_limit: Callable[[], object] | None
     counters: Callable[[], Mapping[str, int]]
+    #: Seconds that the start of the pool took on each host.
+    starts: list[float]
     #: Where the programs of `limit` reach the servers; this thread's.
     reach: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -87,7 +90,9 @@ def _ceph(place: Path) -> Iterator[Site]:
         cluster = stack.enter_context(ceph.running(place / "ceph", address=address(1), within=within))
         with server.entered():
             cluster.confine("hosts", "/pools/tank")
-        hosts = _hosts(stack, place, net.hosts[1:], cluster.source("/pools/tank", client="hosts"))
+        starts: list[float] = []
+        source = cluster.source("/pools/tank", client="hosts")
+        hosts = _hosts(stack, place, net.hosts[1:], source, starts)
 
         def give(number: signal.Signals) -> None:
             for one in cluster.servers.values():
@@ -97,6 +102,7 @@ def _ceph(place: Path) -> Iterator[Site]:
             name="ceph",
             clients=hosts,
             signal=give,
+            starts=starts,
             limit=_limit_ceph,
             limit_name="setxattr ceph.quota.max_bytes",
             null_limit=None,
@@ -123,11 +129,13 @@ def _moosefs(place: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         servers, net = stack.enter_context(moosefs.running_apart(place / "servers", 2))
         first: Host = net.hosts[-2]
-        hosts = _hosts(stack, place, net.hosts[-2:], servers.source("/tank"))
+        starts: list[float] = []
+        hosts = _hosts(stack, place, net.hosts[-2:], servers.source("/tank"), starts)
         yield Site(
             name="moosefs",
             clients=hosts,
             signal=servers.stop_all,
+            starts=starts,
             limit=lambda directory: _quietly("mfssetquota", "-L", str(CAPACITY), directory),
             limit_name="mfssetquota",
             null_limit=lambda: _quietly("mfssetquota"),
@@ -151,7 +159,9 @@ def _packets(mounted: Path) -> int:
     raise BenchError(f"{mounted}/.stats does not tell how much was sent to the master")
 
 
-def _hosts(stack: ExitStack, place: Path, hosts: Sequence[Host], source: str) -> Sequence[Client]:
+def _hosts(
+    stack: ExitStack, place: Path, hosts: Sequence[Host], source: str, starts: list[float]
+) -> Sequence[Client]:
     made = stack.enter_context(clients(place, hosts, *_OPTIONS))
     for client in made:
         (client.mount / "define").write_text(
@@ -159,7 +169,9 @@ def _hosts(stack: ExitStack, place: Path, hosts: Sequence[Host], source: str) ->
             f"<target><path>{client.base}/target</path></target>"
             f"<defaults><capacity>{CAPACITY}</capacity></defaults></fspool>\n"
         )
+        began = time.perf_counter()
         _start(client.mount / "pools" / POOL)
+        starts.append(time.perf_counter() - began)
     local = made[0].mount / "pools" / LOCAL
     local.mkdir()
     _start(local)
