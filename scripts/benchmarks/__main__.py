@@ -164,7 +164,10 @@ def _section(name: str, measurement: Measurement, run: Run) -> Section:
     """
     rows: list[Row] = []
     try:
-        rows.extend(measurement(run))
+        for row in measurement(run):
+            rows.append(row)
+            # At once, since some take many minutes and may be ended before the table is printed.
+            print(f"bench: {'; '.join(filter(None, row.cells()))}", file=sys.stderr)
     except BenchError as error:
         print(f"bench: {name}: {error}", file=sys.stderr)
         return Section(name, rows, failure=str(error).partition("\n")[0])
