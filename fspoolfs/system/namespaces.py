@@ -49,7 +49,7 @@ class MountWatch:
         `root_path` cannot be opened, `BusyError` when it is being mounted or moved at this moment.
         `once`: who asks is about to `forget`, and what has to be read is not kept for the next look.
         `lately`: what was so within the last second will do, which spares one reading for each of many
-        pools; processes that have ended or moved into a new namespace since are not seen.
+        pools, also while mounts come and go.
         """
         # Before the lock: a root whose server does not answer is to keep nobody else waiting.
         directory = open_directory(root_path)
@@ -67,9 +67,9 @@ class MountWatch:
         return [self._told(use) for use in found]
 
     def _found_lately(self, root_path: str, directory: Descriptor) -> list[MountUse] | None:
-        """What the kept reading says; `None` where there is none, or mounts have changed since."""
+        """What the kept reading says; `None` where there is none, or it does not know the directory."""
         table = self._table
-        if table is None or time.monotonic() >= self._expires or table.changed():
+        if table is None or time.monotonic() >= self._expires:
             return None
         return table.uses(root_path, directory)
 
