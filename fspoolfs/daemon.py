@@ -23,6 +23,7 @@ from fspoolfs.ops.notify import Notifier
 from fspoolfs.ops.operations import Operations
 from fspoolfs.service.facade import Service
 from fspoolfs.service.usage import NoUses
+from fspoolfs.system import descriptors
 from fspoolfs.system.namespaces import MountWatch
 from fspoolfs.system.showing import ReadOnlyMounts
 
@@ -47,6 +48,7 @@ def run(config: Config, ready: Callable[[], None]) -> None:
     """
     # Modes are always said in full; a mask would have to be undone with another system call each.
     os.umask(0)
+    descriptors.raise_limit()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLDS)
     try:

@@ -95,10 +95,17 @@ class CephFileSystem(GenericFileSystem):
     # Items.
 
     def _enforce(self, path: str, definition: ItemDefinition) -> None:
+        self._limit(path, definition, new=False)
+
+    def _limit_new(self, path: str, definition: ItemDefinition) -> None:
+        self._limit(path, definition, new=True)
+
+    def _limit(self, path: str, definition: ItemDefinition, *, new: bool) -> None:
+        """A `new` directory has no limits: the servers need not be asked for each of them."""
         wanted = ((ceph.MAX_BYTES, definition.capacity), (ceph.MAX_FILES, definition.files))
         with self._opened(path) as fd:
             for name, limit in wanted:
-                if limit != (ceph.number(fd, name) or None):
+                if limit != (None if new else ceph.number(fd, name) or None):
                     try:
                         ceph.limit(fd, name, limit)
                     except OSError as error:

@@ -97,7 +97,7 @@ class GenericFileSystem:
         # The usual item belongs to the daemon's user, and mkdir(2) alone does it.
         own = wanted.owner in (None, os.geteuid()) and wanted.group in (None, os.getegid())
         self._with_parents(path, lambda: self._make_directory(path, mode=mode if own else _CLOSED))
-        self._enforce(path, definition)
+        self._limit_new(path, definition)
         if not own or not self._belongs(path, wanted):
             self._root.set_attributes(path, mode=mode, owner=wanted.owner, group=wanted.group)
 
@@ -151,6 +151,10 @@ class GenericFileSystem:
 
     def _enforce(self, path: str, definition: ItemDefinition) -> None:
         """Set the limits of `definition`, all of them, on an existing directory: here there are none."""
+
+    def _limit_new(self, path: str, definition: ItemDefinition) -> None:
+        """The same for a directory that was just made."""
+        self._enforce(path, definition)
 
     def _apply(self, path: str, wanted: Permissions) -> None:
         if wanted != Permissions():

@@ -137,9 +137,11 @@ class NetworkSource:
             raise UnsupportedError(f"pool {definition.name} cannot be mounted: {reason}")
         return engine
 
-    def _mounted(self, definition: PoolDefinition) -> tuple[Engine, mounts.Mount] | None:
-        """The pool's own mount at its target, and whose it is."""
-        table = mounts.mounts()
+    def _mounted(
+        self, definition: PoolDefinition, table: Sequence[mounts.Mount] | None = None
+    ) -> tuple[Engine, mounts.Mount] | None:
+        """The pool's own mount at its target, and whose it is; `table` is what is mounted."""
+        table = mounts.mounts() if table is None else table
         found = mounts.mount_at(network_mounts.place_of(definition, table), table)
         for engine in self._candidates(definition) if found is not None else ():
             assert found is not None
@@ -291,7 +293,8 @@ class NetworkSource:
     def verify(self, definition: PoolDefinition, root: RootDirectory) -> None:
         if not isinstance(root, HostRoot):
             raise TypeError(f"{root!r} was not attached by this source")
-        mounted = self._mounted(definition)
+        # All pools are looked at regularly: reading all mounts for each costs the square of their number.
+        mounted = self._mounted(definition, mounts.recent())
         if mounted is None or mounted[1].mount_id != root.mount_id():
             raise FspoolError(
                 f"pool {definition.name}: {exports.shown(definition)} is no longer mounted at {root.path}; "

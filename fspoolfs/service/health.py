@@ -41,7 +41,8 @@ class Health:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask, pool, attached, attached.source)
             while True:
-                await trio.sleep(self._interval / 2)
+                # Not before it can have been silent for that long: many pools would wake all the time.
+                await trio.sleep(max(self._stall_time - self._context.silence(attached), self._interval / 2))
                 self._judge(pool, attached)
 
     async def _ask(self, pool: Pool, attached: Attached, source: Remote) -> None:

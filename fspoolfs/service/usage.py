@@ -14,10 +14,11 @@ from fspoolfs.model.infos import UNTOLD, MountUse
 class UseFinder(Protocol):
     """Finds mounts of a directory tree; `fspoolfs.system.namespaces.MountWatch` is the real one."""
 
-    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False, lately: bool = False) -> list[MountUse]:
         """Every mount that shows the directory `root_path` or something in it. Blocks shortly.
 
-        `once` spares what would only help another look soon after.
+        `once` spares what would only help another look soon after. With `lately` what was so within the
+        last second will do.
         """
 
     def forget(self) -> None:
@@ -27,7 +28,7 @@ class UseFinder(Protocol):
 class NoUses:
     """For roots that exist in no file system, such as the simulator's."""
 
-    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False, lately: bool = False) -> list[MountUse]:
         return []
 
     def forget(self) -> None:

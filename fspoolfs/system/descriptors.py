@@ -1,8 +1,13 @@
-"""A descriptor that can be given up while other threads are still using its number."""
+"""A descriptor that can be given up while other threads use its number, and how many there may be."""
 
 from __future__ import annotations
 
 import os
+import resource
+
+#: As many as 6,000 pools need that several hosts share. Not all that may be had: some programs go through
+#: every number up to their limit when they start.
+MOST = 1 << 16
 
 
 class Descriptor:
@@ -29,3 +34,14 @@ class Descriptor:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+
+def raise_limit() -> None:
+    """Let this process and its programs open as many files as they may, up to `MOST`.
+
+    The usual limit (1,024) is for programs that use select(2), which those here do not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

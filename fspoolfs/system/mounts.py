@@ -5,12 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+import select
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from fspoolfs.system import command, syscalls
+from fspoolfs.system.descriptors import Descriptor
 
 _UMOUNT_TIMEOUT = 30.0
+#: Seconds for which `recent` keeps a reading: that a directory above a mount was renamed shows nowhere.
+KEPT = 1.0
 
 # mangle_path() of fs/seq_file.c writes blanks, newlines, backslashes and # as three octal digits.
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -34,6 +41,34 @@ class Mount:
     source: str
 
 
+class Table(tuple[Mount, ...]):
+    """Mounts that are looked through more than once."""
+
+    @cached_property
+    def tree(self) -> _Tree:
+        return _tree(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The mount that shows "/", and by the number of each mount those that are mounted in it."""
+
+    root: Mount | None
+    children: Mapping[int, Sequence[Mount]]
+
+
+def _tree(table: Sequence[Mount]) -> _Tree:
+    known = {mount.mount_id for mount in table}
+    children: dict[int, list[Mount]] = {}
+    root: Mount | None = None
+    for mount in table:
+        if mount.parent_id in known and mount.parent_id != mount.mount_id:
+            children.setdefault(mount.parent_id, []).append(mount)
+        elif mount.target == "/":
+            root = mount
+    return _Tree(root, children)
+
+
 def mounts(pid: int | str = "self") -> tuple[Mount, ...]:
     """The mounts of a process's namespace that lie below its root, in the kernel's order.
 
@@ -41,6 +76,55 @@ def mounts(pid: int | str = "self") -> tuple[Mount, ...]:
     """
     with open(f"/proc/{pid}/mountinfo", "rb") as lines:
         return parse(lines.read())
+
+
+class _Recent:
+    """The last reading of our own mounts, and what tells that it is outdated. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._table: Table | None = None
+        self._changes: Descriptor | None = None
+        self._namespace = ""
+        self._expires = 0.0
+
+    def table(self) -> Table:
+        with self._lock:
+            namespace = os.readlink("/proc/self/ns/mnt")
+            if self._table is None or namespace != self._namespace or self._is_outdated():
+                self._table = None
+                # Opened before it is read, so that no change between the two is missed.
+                changes = Descriptor(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+                self._expires = time.monotonic() + KEPT
+                self._table, self._changes, self._namespace = Table(mounts()), changes, namespace
+            return self._table
+
+    def forget(self) -> None:
+        with self._lock:
+            self._table = self._changes = None
+
+    def _is_outdated(self) -> bool:
+        if self._changes is None or time.monotonic() >= self._expires:
+            return True
+        poll = select.poll()
+        # proc(5): a change of the mounts is an exceptional condition.
+        poll.register(self._changes.fd, select.POLLPRI | select.POLLERR)
+        return bool(poll.poll(0))
+
+
+_recent = _Recent()
+
+
+def recent() -> Table:
+    """The mounts of this process's namespace for those who look regularly, many of them: read anew only
+    after a change, or after `KEPT` seconds.
+    """
+    return _recent.table()
+
+
+def forget_recent() -> None:
+    """Close what `recent` keeps open between two looks."""
+    _recent.forget()
 
 
 def parse(text: bytes) -> tuple[Mount, ...]:
@@ -84,16 +168,11 @@ def mount_at(path: str, table: Sequence[Mount] | None = None) -> Mount | None:
 def containing(table: Sequence[Mount], path: str) -> Mount | None:
     """Walk down `path` as the kernel does: mounts that others cover are not seen."""
     path = os.path.normpath(path)
-    known = {mount.mount_id for mount in table}
-    children: dict[int, list[Mount]] = {}
-    here: Mount | None = None
-    for mount in table:
-        if mount.parent_id in known and mount.parent_id != mount.mount_id:
-            children.setdefault(mount.parent_id, []).append(mount)
-        elif mount.target == "/":
-            here = mount
+    tree = table.tree if isinstance(table, Table) else _tree(table)
+    here = tree.root
     while here is not None:
-        on_the_way = [child for child in children.get(here.mount_id, ()) if is_beneath(path, child.target)]
+        inside = tree.children.get(here.mount_id, ())
+        on_the_way = [child for child in inside if is_beneath(path, child.target)]
         if not on_the_way:
             break
         # The shortest is met first; what lies below it is hidden, whenever it was mounted.

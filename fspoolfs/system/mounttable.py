@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fspoolfs.model.infos import UNTOLD, MountUse
@@ -46,7 +47,7 @@ class _Line:
 class _Namespace:
     """One mount namespace: `link` names it as /proc does, `pid` stands for it."""
 
-    __slots__ = ("lines", "link", "pid", "untold")
+    __slots__ = ("_by_id", "_by_target", "lines", "link", "pid", "untold")
 
     def __init__(self, link: str, pid: int) -> None:
         self.link = link
@@ -54,6 +55,9 @@ class _Namespace:
         self.lines: list[_Line] = []
         #: The file systems of which no mount tells which directory of them it shows.
         self.untold: set[bytes] = set()
+        #: Made when something is looked for, and most namespaces are only read.
+        self._by_id: dict[bytes, _Line] | None = None
+        self._by_target: list[tuple[str, _Line]] | None = None
 
     def fill(self, text: bytes) -> None:
         lines = text.splitlines()
@@ -62,7 +66,19 @@ class _Namespace:
             self.untold = {line.split(b" ", 3)[2] for line in lines if _NFS in line}
 
     def find(self, mount_id: bytes) -> _Line | None:
-        return next((line for line in self.lines if line.mount_id == mount_id), None)
+        if self._by_id is None:
+            self._by_id = {line.mount_id: line for line in self.lines}
+        return self._by_id.get(mount_id)
+
+    def beneath(self, path: str) -> Sequence[tuple[str, _Line]]:
+        """What is mounted in the directory `path`, and where; not what is mounted there itself."""
+        if self._by_target is None:
+            self._by_target = sorted(((unescape(line.target), line) for line in self.lines), key=_target)
+        inside = f"{path.rstrip('/')}/"
+        first = bisect_left(self._by_target, inside, key=_target)
+        # The next character after the slash ends them.
+        last = bisect_left(self._by_target, f"{inside[:-1]}0", key=_target)
+        return [one for one in self._by_target[first:last] if one[0] != path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +192,14 @@ class MountTable:
 
     def _showing_attached(self, path: str) -> Iterator[tuple[_Line, str]]:
         """The same for what is mounted in the directory itself: items may be file systems of their own."""
-        for own in self._namespaces[self._own].lines:
-            target = unescape(own.target)
-            if target == path or not is_beneath(target, path):
-                continue
+        for target, own in self._namespaces[self._own].beneath(path):
             place = target[len(path) :].strip("/")
             for line, inside in self._showing(_Directory(own.device, unescape(own.root), own)):
                 yield line, f"{place}/{inside}" if inside else place
+
+
+def _target(entry: tuple[str, _Line]) -> str:
+    return entry[0]
 
 
 def open_directory(path: str) -> Descriptor:

@@ -40,7 +40,7 @@ class MountWatch:
         self._reaper: threading.Thread | None = None
         self._forgotten = threading.Event()
 
-    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False, lately: bool = False) -> list[MountUse]:
         """Every mount that shows the directory `root_path` or something in it, in any namespace.
 
         When a file system is attached at `root_path`, that mount and its copies in other namespaces
@@ -48,10 +48,14 @@ class MountWatch:
         Names in the answer may hold any character but NUL. Blocks shortly. Raises `OSError` when
         `root_path` cannot be opened, `BusyError` when it is being mounted or moved at this moment.
         `once`: who asks is about to `forget`, and what has to be read is not kept for the next look.
+        `lately`: what was so within the last second will do, which spares one reading for each of many
+        pools, also while mounts come and go.
         """
         # Before the lock: a root whose server does not answer is to keep nobody else waiting.
         directory = open_directory(root_path)
         with self._lock:
+            if lately and (found := self._found_lately(root_path, directory)) is not None:
+                return [self._told(use) for use in found]
             if self._is_current():
                 found = self._table.uses(root_path, directory) if self._table is not None else None
                 # That a process has ended shows nowhere: only a fresh reading may say "in use".
@@ -61,6 +65,13 @@ class MountWatch:
         if found is None:
             raise BusyError(f"{root_path} is being mounted or moved; try again")
         return [self._told(use) for use in found]
+
+    def _found_lately(self, root_path: str, directory: Descriptor) -> list[MountUse] | None:
+        """What the kept reading says; `None` where there is none, or it does not know the directory."""
+        table = self._table
+        if table is None or time.monotonic() >= self._expires:
+            return None
+        return table.uses(root_path, directory)
 
     def _told(self, use: MountUse) -> MountUse:
         """With what is known of a mount that does not tell it itself."""

@@ -19,8 +19,10 @@ from benchmarks.measure_btrfs import measure_capacity, measure_snapshots
 from benchmarks.measure_clients import measure_clients
 from benchmarks.measure_copies import measure_copies
 from benchmarks.measure_data import measure_data
+from benchmarks.measure_growth import measure_growth
 from benchmarks.measure_hang import measure_hang
 from benchmarks.measure_items import measure_items
+from benchmarks.measure_network import measure_network
 from benchmarks.measure_purge import measure_purge
 from benchmarks.measure_reads import measure_list, measure_status
 from benchmarks.measure_scale import measure_scale
@@ -47,6 +49,8 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "usage": measure_usage,
     "purge": measure_purge,
     "volumes": measure_volumes,
+    "network": measure_network,
+    "growth": measure_growth,
 }
 #: Names for several of them.
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -160,7 +164,10 @@ def _section(name: str, measurement: Measurement, run: Run) -> Section:
     """
     rows: list[Row] = []
     try:
-        rows.extend(measurement(run))
+        for row in measurement(run):
+            rows.append(row)
+            # At once, since some take many minutes and may be ended before the table is printed.
+            print(f"bench: {'; '.join(filter(None, row.cells()))}", file=sys.stderr)
     except BenchError as error:
         print(f"bench: {name}: {error}", file=sys.stderr)
         return Section(name, rows, failure=str(error).partition("\n")[0])

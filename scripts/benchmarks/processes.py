@@ -84,6 +84,19 @@ class Server:
         """VmRSS of the process and its descendants, proc_pid_status(5)."""
         return sum(_resident_bytes(pid) for pid in (self.pid, *_descendants(self.pid)))
 
+    def processes(self) -> list[Path]:
+        """The directories in /proc of the process and of its descendants."""
+        return [Path(f"/proc/{pid}") for pid in (self.pid, *_descendants(self.pid))]
+
+    def own_resident_bytes(self) -> int:
+        """VmRSS of the process alone."""
+        return _resident_bytes(self.pid)
+
+    def cpu_seconds(self) -> float:
+        """What it has used of processors, in user and system mode, proc_pid_stat(5)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
 
@@ -118,3 +131,9 @@ def _resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def private_bytes(process: Path) -> int:
+    """The memory that nobody shares with a process, whose directory in /proc this is: proc_pid_smaps(5)."""
+    lines = (process / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

@@ -41,6 +41,15 @@ class Effort:
     purge_files: int
     volume_turns: int
     volume_pools: int
+    growth_pools: tuple[int, ...]
+    growth_items: tuple[int, ...]
+    growth_shared: tuple[int, ...]
+    growth_seconds: float
+    network_turns: int
+    network_items: int
+    network_lists: int
+    stall_rounds: int
+    stall_calls: int
 
 
 FULL = Effort(
@@ -67,6 +76,15 @@ FULL = Effort(
     purge_files=100_000,
     volume_turns=40,
     volume_pools=100,
+    growth_pools=(10, 100, 1000),
+    growth_items=(1000, 10_000, 100_000),
+    growth_shared=(10, 100, 300),
+    growth_seconds=20.0,
+    network_turns=40,
+    network_items=10_000,
+    network_lists=3,
+    stall_rounds=3,
+    stall_calls=300,
 )
 
 QUICK = Effort(
@@ -93,6 +111,15 @@ QUICK = Effort(
     purge_files=100_000,
     volume_turns=10,
     volume_pools=30,
+    growth_pools=(10, 100),
+    growth_items=(1000, 10_000),
+    growth_shared=(10, 100),
+    growth_seconds=15.0,
+    network_turns=12,
+    network_items=2000,
+    network_lists=3,
+    stall_rounds=2,
+    stall_calls=300,
 )
 
 

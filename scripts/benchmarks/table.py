@@ -15,6 +15,7 @@ class Unit(enum.Enum):
     PER_SECOND = "1/s"
     BYTES = "B"
     BYTES_PER_SECOND = "B/s"
+    COUNT = "1"
 
     def show(self, value: float) -> str:
         match self:
@@ -26,6 +27,8 @@ class Unit(enum.Enum):
                 return f"{value:.2f} s"
             case Unit.PER_SECOND:
                 return f"{value:,.0f} /s"
+            case Unit.COUNT:
+                return f"{value:,.0f}"
             case Unit.BYTES:
                 return f"{value / 1e6:,.1f} MB"
             case Unit.BYTES_PER_SECOND:

@@ -108,16 +108,16 @@ class Installation:
         """`program` is another fspoolfs than that of this checkout."""
         self._command = _OWN_PROGRAM if program is None else (program,)
         self._environment = _OWN_MODULES if program is None else {}
-        self._state = scratch.directory("state")
+        self.state = scratch.directory("state")
         self._storage = scratch.directory("storage")
         self._mount = scratch.directory("mnt")
         self._log = scratch.path / f"{self._mount.name}.log"
 
-    def start(self) -> ControlTree:
-        """Execute the daemon; the caller waits until it can be used."""
-        options = ("--state-dir", self._state, "--storage-dir", self._storage, "--foreground")
+    def start(self, *more: str) -> ControlTree:
+        """Execute the daemon, with `more` options; the caller waits until it can be used."""
+        options = ("--state-dir", self.state, "--storage-dir", self._storage, "--foreground")
         patience = ("--grace", str(_GRACE))
-        argv = (*self._command, "mount", self._mount, *options, *patience)
+        argv = (*self._command, "mount", self._mount, *options, *patience, *more)
         return ControlTree(self._mount, Server(argv, log=self._log, env=self._environment, name="fspoolfs"))
 
 

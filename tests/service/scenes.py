@@ -201,7 +201,7 @@ class Users:
     def use(self, inside: str, *, pid: int = 4711, command: str = "busybox") -> None:
         self.found.append(MountUse(pid=pid, command=command, inside=inside, target="/data"))
 
-    def uses(self, root_path: str, *, once: bool = False) -> list[MountUse]:
+    def uses(self, root_path: str, *, once: bool = False, lately: bool = False) -> list[MountUse]:
         return list(self.found)
 
     def forget(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,9 @@ import pytest
 
 from fspoolfs.system import command, mounts, syscalls
 from fspoolfs.system.mounts import Mount
+from support.daemon import PROJECT
+from support.needs import needs_root
+from support.shell import run
 
 TEXT = rb"""27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
 22 27 0:21 / /proc rw,nosuid shared:5 master:1 - proc proc rw
@@ -137,3 +141,28 @@ def test_root_asks_the_kernel_and_follows_no_link(tmp_path: Path, monkeypatch: p
     mounts.unmount(str(tmp_path))
     mounts.unmount_lazily(str(tmp_path))
     assert asked == [(str(tmp_path), 0x8), (str(tmp_path), 0x2 | 0x8)]
+
+
+@needs_root
+def test_a_recent_reading_is_kept_until_something_is_mounted(tmp_path: Path) -> None:
+    script = """
+import subprocess, sys
+from fspoolfs.system import mounts
+mounts.KEPT = 1000.0
+first = mounts.recent()
+assert mounts.recent() is first
+subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1]], check=True)
+found = mounts.mount_at(sys.argv[1], mounts.recent())
+assert found is not None and found.fs_type == "tmpfs", found
+assert mounts.mount_at(sys.argv[1], first) is None
+subprocess.run(["umount", sys.argv[1]], check=True)
+assert mounts.mount_at(sys.argv[1], mounts.recent()) is None
+"""
+    argv = ("unshare", "--mount", "--propagation", "private", "--", sys.executable, "-c", script)
+    run(*argv, tmp_path, cwd=PROJECT)
+
+
+def test_a_recent_reading_is_read_anew_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "KEPT", 0.0)
+    first = mounts.recent()
+    assert mounts.recent() is not first

@@ -15,7 +15,7 @@ import pytest
 from fspoolfs.errors import BusyError
 from fspoolfs.model.infos import UNTOLD, MountUse
 from fspoolfs.service import usage
-from fspoolfs.system import mounttable, namespaces
+from fspoolfs.system import mounts, mounttable, namespaces
 from fspoolfs.system.mounttable import MountTable
 from fspoolfs.system.namespaces import MountWatch
 
@@ -55,6 +55,12 @@ class Host:
     def read(self) -> FakeTable:
         self.tables.append(self.next())
         return self.tables[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_by_others() -> None:
+    """What is open is counted here."""
+    mounts.forget_recent()
 
 
 @pytest.fixture
@@ -138,6 +144,43 @@ def test_in_use_is_said_only_by_a_fresh_reading(host: Host, watch: MountWatch) -
     host.tables[0].answer = [USE]
     assert watch.uses("/x") == []
     assert len(host.tables) == 2
+
+
+def test_what_was_so_lately_is_told_by_the_kept_reading(host: Host, watch: MountWatch) -> None:
+    watch.uses("/x")
+    host.tables[0].answer = [USE]
+    host.tables[0].has_changed = True
+    host.last_pid += 1000
+    assert watch.uses("/x", lately=True) == [USE]
+    assert len(host.tables) == 1
+
+
+@pytest.mark.parametrize("outdated", ["old", "unknown"])
+def test_what_was_so_lately_is_not_told_by_an_outdated_reading(
+    host: Host, watch: MountWatch, outdated: str
+) -> None:
+    watch.uses("/x")
+    if outdated == "old":
+        host.now += namespaces.LIFETIME
+    else:
+        host.tables[0].answer = None
+        host.tables[0].has_changed = True
+    assert watch.uses("/x", lately=True) == []
+    assert len(host.tables) == 2
+
+
+def test_what_is_mounted_in_a_directory_is_found_and_nothing_beside_it() -> None:
+    targets = ["/", "/a", "/a b", "/a-c", "/a/x", "/a/x/deep", "/a0", "/b"]
+    lines = [f"{number} 1 0:{number} / {target}" for number, target in enumerate(targets)]
+    namespace = mounttable._Namespace("mnt:[1]", 1)
+    namespace.fill("\n".join(line.replace("a b", "a\\040b") + " rw - t s o" for line in lines).encode())
+
+    def beneath(path: str) -> list[str]:
+        return [target for target, _ in namespace.beneath(path)]
+
+    assert beneath("/a") == ["/a/x", "/a/x/deep"]
+    assert beneath("/a b") == []
+    assert beneath("/") == sorted(targets[1:])
 
 
 def test_a_user_is_told_by_the_first_reading_already(host: Host, watch: MountWatch) -> None:

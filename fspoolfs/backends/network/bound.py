@@ -72,7 +72,7 @@ class Bound:
             os.close(tree)
 
     def shows(self, definition: PoolDefinition, mount: Mount) -> bool:
-        table = mounts.mounts()
+        table = mounts.recent()
         directory = self._directory(definition)
         around = mounts.containing(table, directory)
         if around is None or around.device != mount.device:

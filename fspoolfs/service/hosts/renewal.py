@@ -41,7 +41,7 @@ async def renew(pool: Pool, attached: Attached, membership: Membership, context:
 
 async def _renew_once(pool: Pool, attached: Attached, membership: Membership, context: Context) -> None:
     def find() -> list[MountUse]:
-        return usage.of_pool(context.finder.uses(attached.root.path))
+        return usage.of_pool(context.finder.uses(attached.root.path, lately=True))
 
     found = await trio.to_thread.run_sync(find, limiter=attached.limiter, abandon_on_cancel=True)
     used = used_items(found, {item.definition.location: item.uuid for item in pool.items.values()})
