@@ -23,8 +23,8 @@ from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.backends.volumes.provider import VolumeProvider
 from fspoolfs.backends.zfs_volume import ZfsVolumeSource
-from fspoolfs.errors import UnsupportedError
-from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.errors import InvalidError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.infos import Feature
 from fspoolfs.system import libvirt_storage
 
@@ -62,6 +62,15 @@ class Registry:
     def __init__(self, sources: Sequence[Source], filesystems: Sequence[FileSystemKind] = ()) -> None:
         self._sources = tuple(sources)
         self._filesystems = (*filesystems, GENERIC)
+
+    def check(self, definition: PoolDefinition) -> None:
+        """Raise `InvalidError` for a format of volumes that nobody knows, in no version."""
+        format = definition.source.format
+        if definition.type is PoolType.VOLUME and format not in (None, *_FORMATS):
+            raise InvalidError(
+                f"pool {definition.name}: there is no format {format!r} of volumes; use one of "
+                f"{', '.join(_FORMATS)}"
+            )
 
     def source_for(self, definition: PoolDefinition) -> Source:
         """The source for a pool's type and format; one for just this format goes first.

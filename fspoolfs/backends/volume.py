@@ -24,7 +24,6 @@ from fspoolfs.errors import (
     BusyError,
     ExistsError,
     FspoolError,
-    NotEmptyError,
     NotFoundError,
     UnsupportedError,
 )
@@ -143,17 +142,8 @@ class VolumeSource(ProvidedSource):
                 raise BusyError(
                     f"pool {definition.name}: {place} is being mounted by somebody else; try again"
                 )
-            if mounted is not None:
-                raise BusyError(
-                    f"pool {definition.name}: {mounted.source} is mounted at its target {place}; unmount it, "
-                    "or give the pool another target"
-                )
+            self._refuse_target(definition, mounted)
             volume_mounts.refuse_other_mounts(definition, device, table)
-            if os.listdir(place):
-                raise NotEmptyError(
-                    f"pool {definition.name}: its target {place} holds files, which the volume would "
-                    "hide; move them away, or give the pool another target"
-                )
             volume_mounts.mend(definition, format, device)
             volume_sizes.fill_unmounted(format, device)
             with volume_mounts.detached(definition, format, device, place) as found:

@@ -45,7 +45,7 @@ class ZfsMaker:
         name = zpool_of(definition)
         _refuse_name(definition, name, zfs.imported())
         zfs.create_pool(name, device.path, hold_of(name), inherited=[device.fd])
-        zfs.create(f"{name}/{ROOT}", {"canmount": "noauto"})
+        zfs.create(f"{name}/{ROOT}")
         zfs.export_pool(name)
         if zpool_on(definition, device) is None:
             raise StorageError(

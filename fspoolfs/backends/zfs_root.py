@@ -13,8 +13,8 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from fspoolfs.backends import layout
@@ -175,6 +175,19 @@ class ZfsRoot(HostRoot):
         """Whether something is mounted on the directory `path`."""
         with self._opened(path) as fd:
             return syscalls.mount_id(fd) != self.mount_id()
+
+    def mounted_at(self, paths: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """Those of `paths` where a dataset is mounted, each with a descriptor of it for the moment."""
+        below = self.mount_id()
+        for path in paths:
+            with ExitStack() as opened:
+                try:
+                    fd = opened.enter_context(self._opened(path))
+                    if syscalls.mount_id(fd) == below or self.dataset_at(path) is None:
+                        continue
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                yield path, fd
 
     def place(
         self,

@@ -35,7 +35,6 @@ from fspoolfs.errors import (
     BusyError,
     ExistsError,
     InvalidError,
-    NotEmptyError,
     NotFoundError,
     StorageError,
     UnsupportedError,
@@ -145,16 +144,7 @@ class ZfsVolumeSource(ProvidedSource):
         found = mounts.mount_at(place)
         if found is not None and _is_pools(definition, found):
             return root_on(definition, name, place, os.open(place, _DIRECTORY))
-        if found is not None:
-            raise BusyError(
-                f"pool {definition.name}: {found.source} is mounted at its target {place}; unmount it, or "
-                "give the pool another target"
-            )
-        if os.listdir(place):
-            raise NotEmptyError(
-                f"pool {definition.name}: its target {place} holds files, which the volume would hide; move "
-                "them away, or give the pool another target"
-            )
+        self._refuse_target(definition, found)
         target = os.open(place, _DIRECTORY | os.O_NOFOLLOW)
         try:
             with mounted(f"{name}/{ROOT}", definition.source.options or "") as tree:

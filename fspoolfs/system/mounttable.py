@@ -10,8 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import select
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 
 from fspoolfs.model.infos import MountUse
 from fspoolfs.system import attributes, syscalls
@@ -89,6 +92,12 @@ class MountTable:
             for line in namespace.lines:
                 table._by_device.setdefault(line.device, []).append(line)
         return table
+
+    @cached_property
+    def _own_targets(self) -> list[tuple[str, _Line]]:
+        """The mounts of our own namespace, sorted by their targets."""
+        lines = self._namespaces[self._own].lines
+        return sorted(((unescape(line.target), line) for line in lines), key=itemgetter(0))
 
     @property
     def watchable(self) -> bool:
@@ -170,11 +179,13 @@ class MountTable:
 
     def _showing_attached(self, path: str) -> Iterator[tuple[_Line, str]]:
         """The same for what is mounted in the directory itself: items may be file systems of their own."""
-        for own in self._namespaces[self._own].lines:
-            target = unescape(own.target)
-            if target == path or not is_beneath(target, path):
-                continue
-            place = target[len(path) :].strip("/")
+        below, targets = f"{path.rstrip('/')}/", self._own_targets
+        # What begins with the same words lies together.
+        for number in range(bisect_left(targets, below, key=itemgetter(0)), len(targets)):
+            target, own = targets[number]
+            if not target.startswith(below):
+                break
+            place = target[len(below) :]
             for line, inside in self._showing(_Directory(own.device, unescape(own.root), own)):
                 yield line, f"{place}/{inside}" if inside else place
 

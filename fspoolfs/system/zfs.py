@@ -21,6 +21,9 @@ _BUSY, _STEP = 2.0, 0.02
 #: What a dataset is told so that its pool writes everything down; the value means nothing.
 _FLUSH = "fspoolfs:flushed"
 
+#: Properties of a dataset that is mounted when it is told to, and never else.
+_OURS = {"canmount": "noauto"}
+
 #: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
 _FUSE_MAGIC = 0x65735546
 #: File system types in mountinfo.
@@ -130,8 +133,9 @@ def snapshots(pool: str) -> list[str]:
     return [fields[0] for fields in _run("zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", pool)]
 
 
-def create(dataset: str, properties: Mapping[str, str]) -> None:
-    _run("zfs", "create", *_options(properties), dataset)
+def create(dataset: str) -> None:
+    """Make an empty file system, which nobody mounts by itself."""
+    _run("zfs", "create", *_options(_OURS), dataset)
 
 
 def snapshot(name: str) -> None:
@@ -139,7 +143,7 @@ def snapshot(name: str) -> None:
 
 
 def clone(snapshot: str, dataset: str, properties: Mapping[str, str]) -> None:
-    _run("zfs", "clone", *_options(properties), snapshot, dataset)
+    _run("zfs", "clone", *_options({**_OURS, **properties}), snapshot, dataset)
 
 
 def destroy_with_clones(snapshot: str) -> None:

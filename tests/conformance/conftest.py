@@ -22,7 +22,7 @@ def opened(request: pytest.FixtureRequest, case: RootCase) -> Iterator[RootDirec
     tmp_path: Path = request.getfixturevalue("tmp_path")
     volumes: Volumes = request.getfixturevalue("volumes")
     if case.zfs:
-        request.getfixturevalue("zfs_fuse")
+        request.getfixturevalue("usable_zfs")
     with case.open(volumes.directory(case.volume) if case.volume else tmp_path) as root:
         yield root
 
@@ -52,7 +52,7 @@ def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
 @pytest.fixture(params=[pytest.param(name, marks=source_marks(name)) for name in SOURCES])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
     if request.param.endswith("-zfs"):
-        request.getfixturevalue("zfs_fuse")
+        request.getfixturevalue("usable_zfs")
     made = SOURCES[request.param](tmp_path)
     try:
         yield made

@@ -1,11 +1,13 @@
-"""Pytest plugin: a zfs-fuse that is the run's own, for whichever test asks first.
+"""Pytest plugin: a zfs for whichever test asks first, which is a zfs-fuse of the run's own.
 
 Its socket, its locks and its list of pools are in directories with fixed names, which are covered for the
-run: that is only done in a mount namespace in which nobody else lives.
+run: that is only done in a mount namespace in which nobody else lives. In the guest of
+`scripts/vmtest --openzfs` it is OpenZFS.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +24,8 @@ from support.wait import eventually
 #: Where zfs-fuse keeps what there can be one of, and where fspoolfs mounts datasets for a moment.
 _PLACES = ("/run/zfs", "/run/lock/zfs", "/var/lib/zfs", "/run/fspoolfs")
 MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program("zfs-fuse"), pytest.mark.required]
+#: Whether zfs is the kernel's.
+IS_OPENZFS = os.environ.get("FSPOOLFS_OPENZFS") == "1"
 #: Seconds that it may take to end.
 _END = 10.0
 
@@ -73,8 +77,12 @@ def running() -> Iterator[ZfsFuse]:
 
 
 @pytest.fixture(scope="session")
-def zfs_fuse() -> Iterator[ZfsFuse]:
-    """A running zfs-fuse, whose pools end with it."""
+def usable_zfs() -> Iterator[ZfsFuse | None]:
+    """The zfs-fuse, or `None` for OpenZFS; pools of tests end with it."""
+    if IS_OPENZFS:
+        run("modprobe", "zfs")
+        yield None
+        return
     if not in_own_mount_namespace():
         reason = "zfs-fuse needs a mount namespace of the tests' own, which scripts/test makes"
         if is_proof():
@@ -84,8 +92,16 @@ def zfs_fuse() -> Iterator[ZfsFuse]:
         yield server
 
 
+@pytest.fixture
+def zfs_fuse(usable_zfs: ZfsFuse | None) -> ZfsFuse:
+    """For tests about the server itself."""
+    if usable_zfs is None:
+        pytest.skip("OpenZFS has no server")
+    return usable_zfs
+
+
 @pytest.fixture(autouse=True)
 def _format_is_usable(request: pytest.FixtureRequest) -> None:
     """A test that is called with the format zfs needs no other word for what it needs."""
     if getattr(request.node, "callspec", None) and request.node.callspec.params.get("format") == "zfs":
-        request.getfixturevalue("zfs_fuse")
+        request.getfixturevalue("usable_zfs")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -19,12 +20,24 @@ from vm.operations import OPERATIONS, Operation, furnish, holds
 from vm.preloaded import PreloadedDaemon
 
 
+class Disk(Protocol):
+    """What loses power; state and storage are at `place`, on it or not."""
+
+    place: Path
+
+    def cut(self) -> None:
+        """Lose whatever is written from now on."""
+
+    def return_after_cut(self) -> None:
+        """Throw away what only memory has, and bring back what is on the disk."""
+
+
 class Place:
     """A disk with state and storage, and the daemon on it, one after the other."""
 
-    def __init__(self, kind: str, base: Path) -> None:
-        self._disk = FailingDisk(kind)
-        self.daemon = PreloadedDaemon(base, self._disk.place)
+    def __init__(self, disk: Disk, base: Path) -> None:
+        self.disk = disk
+        self.daemon = PreloadedDaemon(base, disk.place)
         for directory in (self.daemon.state, self.daemon.storage):
             directory.mkdir()
         self.daemon.start()
@@ -42,16 +55,19 @@ class Place:
             for entry in os.listdir(self.pool / "trash"):
                 (self.pool / "trash" / entry).rmdir()
         else:
-            self.pool.mkdir()
+            self.define()
             request(self.pool / "status", "start build")
         for name in ("web", "db"):
             furnish(self.pool, name)
 
+    def define(self) -> None:
+        self.pool.mkdir()
+
     def lose_power(self) -> None:
         """What has not reached the disk is lost; then a new daemon runs."""
-        self._disk.cut()
+        self.disk.cut()
         self.daemon.kill()
-        self._disk.return_after_cut()
+        self.disk.return_after_cut()
         # Where the power is really cut, a boot follows: which pools were active means nothing then.
         for marker in (self.daemon.state / "active").iterdir():
             marker.unlink()
@@ -67,7 +83,7 @@ class Place:
 
 @pytest.fixture(scope="module", params=["ext4", "xfs", "btrfs"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(request.param, tmp_path_factory.mktemp("power"))
+    made = Place(FailingDisk(request.param), tmp_path_factory.mktemp("power"))
     yield made
     made.daemon.close()
 
