@@ -33,7 +33,7 @@ def initial_files(
         "bin/busybox": machine.busybox.read_bytes(),
         "init": (_HERE / "first").read_bytes(),
         "second": (_HERE / "second").read_bytes(),
-        "layers": "".join(f"/outside{path}:" for path in layers).encode(),
+        "layers": "".join(f"/outside{path}\n" for path in layers).encode(),
         "command": "\n".join([*lines, ""]).encode(),
         "modules/order": "".join(f"{path.name}\n" for path in machine.modules).encode(),
         **{f"modules/{path.name}": path.read_bytes() for path in machine.modules},
