@@ -23,6 +23,8 @@ from support.wait import eventually
 
 #: Where zfs-fuse keeps what there can be one of, and where fspoolfs mounts datasets for a moment.
 _PLACES = ("/run/zfs", "/run/lock/zfs", "/var/lib/zfs", "/run/fspoolfs")
+#: Its file systems in mountinfo.
+TYPES = frozenset(("zfs", "fuse.zfs"))
 MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program("zfs-fuse"), pytest.mark.required]
 #: Whether zfs is the kernel's.
 IS_OPENZFS = os.environ.get("FSPOOLFS_OPENZFS") == "1"
@@ -30,16 +32,26 @@ IS_OPENZFS = os.environ.get("FSPOOLFS_OPENZFS") == "1"
 _END = 10.0
 
 
+def is_running() -> bool:
+    """Whether a zfs answers."""
+    return shutil.which("zpool") is not None and run("zpool", "list", check=False).returncode == 0
+
+
+def imported() -> list[str]:
+    return run("zpool", "list", "-H", "-o", "name").stdout.split()
+
+
 class ZfsFuse:
     """The server; it takes up again after a death what it had imported no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: tuple[str, ...] = ()) -> None:
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         program = shutil.which("zfs-fuse")
         assert program is not None, "the mark sees to it"
-        argv = [program, "--no-daemon", "--no-kstat-mount"]
+        argv = [program, "--no-daemon", "--no-kstat-mount", *self._options]
         self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(
             lambda: run("zpool", "list", check=False).returncode == 0, what="zfs-fuse answers requests"
@@ -63,14 +75,17 @@ class ZfsFuse:
 
 
 @contextmanager
-def running() -> Iterator[ZfsFuse]:
-    """A new zfs-fuse, whose pools end with it; only in a mount namespace that is the caller's own."""
+def running(*options: str) -> Iterator[ZfsFuse]:
+    """A new zfs-fuse with these `options`, whose pools end with it.
+
+    Only in a mount namespace that is the caller's own.
+    """
     with ExitStack() as stack:
         for place in map(Path, _PLACES):
             place.mkdir(parents=True, exist_ok=True)
             run("mount", "-t", "tmpfs", "fspoolfs-test", place)
             stack.callback(run, "umount", "--lazy", place)
-        server = ZfsFuse()
+        server = ZfsFuse(options)
         server.start()
         stack.callback(server.end)
         yield server
