@@ -143,10 +143,10 @@ def opened(definition: PoolDefinition, name: str, place: str) -> Iterator[ZfsRoo
     """The root of an imported zpool, mounted nowhere."""
     with (
         mounted(f"{name}/{ROOT}", definition.source.options or "") as tree,
-        closing(root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))) as root,
+        closing(root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree), alone=True)) as root,
     ):
         yield root
 
 
-def root_on(definition: PoolDefinition, name: str, place: str, fd: int) -> ZfsRoot:
-    return ZfsRoot(place, Descriptor(fd), name, definition.source.options or "")
+def root_on(definition: PoolDefinition, name: str, place: str, fd: int, *, alone: bool = False) -> ZfsRoot:
+    return ZfsRoot(place, Descriptor(fd), name, definition.source.options or "", alone=alone)

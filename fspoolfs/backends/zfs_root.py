@@ -49,13 +49,19 @@ def _told_as_by_the_kernel() -> Iterator[None]:
 
 
 class ZfsRoot(HostRoot):
-    """A root on zfs; `pool` is the name of its zpool, `options` are the attributes of all its mounts."""
+    """A root on zfs; `pool` is the name of its zpool, `options` are the attributes of all its mounts.
 
-    def __init__(self, path: str, descriptor: Descriptor, pool: str, options: str) -> None:
+    One that is `alone` is mounted nowhere, and has nothing mounted in it.
+    """
+
+    def __init__(
+        self, path: str, descriptor: Descriptor, pool: str, options: str, *, alone: bool = False
+    ) -> None:
         super().__init__(path, descriptor)
         self.pool = pool
         self._options = options
-        bare = mounting.copy_detached(descriptor.fd)
+        # Of what is mounted nowhere there can be no copy before Linux 6.15, and need not be.
+        bare = os.dup(descriptor.fd) if alone else mounting.copy_detached(descriptor.fd)
         try:
             self._bare = HostRoot(path, Descriptor(os.open(".", _DIRECTORY, dir_fd=bare)))
         finally:

@@ -148,10 +148,9 @@ class ZfsVolumeSource(ProvidedSource):
         target = os.open(place, _DIRECTORY | os.O_NOFOLLOW)
         try:
             with mounted(f"{name}/{ROOT}", definition.source.options or "") as tree:
-                root = root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
                 mounting.move(tree, target)
                 mounting.share(tree)
-                return root
+                return root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
         finally:
             os.close(target)
 

@@ -24,6 +24,10 @@ _FLUSH = "fspoolfs:flushed"
 #: Properties of a dataset that is mounted when it is told to, and never else.
 _OURS = {"canmount": "noauto"}
 
+#: What the kernel's module says of itself, while it is loaded.
+_MODULE = "/sys/module/zfs/version"
+_OPENZFS = "OpenZFS"
+
 #: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
 _FUSE_MAGIC = 0x65735546
 #: File system types in mountinfo.
@@ -36,6 +40,15 @@ class Dataset:
 
     name: str
     origin: str
+
+
+def version() -> str:
+    """Which zfs it is that this host has, such as "OpenZFS 2.1.11"."""
+    try:
+        with open(_MODULE) as file:
+            return f"{_OPENZFS} {file.read().strip().partition('-')[0]}"
+    except FileNotFoundError:
+        return "zfs-fuse"
 
 
 def unusable() -> str:
@@ -115,7 +128,9 @@ def health(name: str) -> str:
 
 def devices_of(name: str) -> list[str]:
     """The words of a pool's status, among which its devices are, as it was imported by."""
-    said = command.run(["zpool", "status", name], timeout=_TIMEOUT)
+    # OpenZFS shortens them otherwise, and knows none by what it shows then; zfs-fuse has no such option.
+    whole = ["-P"] if version().startswith(_OPENZFS) else []
+    said = command.run(["zpool", "status", *whole, name], timeout=_TIMEOUT)
     return said.stdout.decode("utf-8", "replace").split()
 
 

@@ -29,7 +29,7 @@ _VARIABLE = "FSPOOLFS_GUEST"
 # The suites that run here as well, with their failed assertions explained as they are elsewhere.
 for _suite in (
     *(f"conformance.test_{name}_contract" for name in ("filesystem", "log", "root", "source")),
-    *("root.test_volume_pools", "root.test_zfs_killed_daemons", "root.test_zfs_pools"),
+    *("root.test_volume_pools", "root.test_zfs_pools"),
 ):
     if _suite not in sys.modules:
         pytest.register_assert_rewrite(_suite)

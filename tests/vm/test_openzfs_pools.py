@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from root.test_zfs_killed_daemons import *  # noqa: F403
 from root.test_zfs_pools import *  # noqa: F403
 from vm.openzfs import *  # noqa: F403
 
