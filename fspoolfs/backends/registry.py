@@ -106,20 +106,17 @@ class Registry:
 
     def features(self) -> list[Feature]:
         """Each pool type, volume provider and file system: usable on this host, or why not."""
-        sources = dict.fromkeys(_SOURCES, _ABSENT)
-        sources |= {_title(source): source.unusable() for source in self._sources}
-        filesystems = dict.fromkeys(_FILE_SYSTEMS, _ABSENT)
-        filesystems |= {kind.name: "" for kind in self._filesystems}
-        parts = dict.fromkeys((f"provider {name}" for name in _PROVIDERS), _ABSENT)
-        parts |= dict.fromkeys((f"format {name}" for name in _FORMATS), _ABSENT)
+        rows = {f"pool {name}": _ABSENT for name in _SOURCES}
+        rows |= {f"pool {_title(source)}": source.unusable() for source in self._sources}
+        rows |= {f"provider {name}": _ABSENT for name in _PROVIDERS}
+        rows |= {f"format {name}": _ABSENT for name in _FORMATS}
+        rows |= {f"filesystem {name}": _ABSENT for name in _FILE_SYSTEMS}
+        rows |= {f"filesystem {kind.name}": "" for kind in self._filesystems}
+        found = {name: Feature(name=name, reason=reason) for name, reason in rows.items()}
         for source in self._sources:
-            parts |= source.parts() if isinstance(source, Composite) else {}
-        rows = {
-            **{f"pool {name}": reason for name, reason in sources.items()},
-            **parts,
-            **{f"filesystem {name}": reason for name, reason in filesystems.items()},
-        }
-        return [Feature(name=name, reason=reason) for name, reason in rows.items()]
+            if isinstance(source, Composite):
+                found |= {part.name: part for part in source.parts()}
+        return list(found.values())
 
 
 def _lacks(source: Source, definition: PoolDefinition) -> bool:

@@ -11,13 +11,13 @@ was killed finds its roots again. Methods block and run in worker threads. Refus
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.definitions import PoolDefinition, PoolType
-from fspoolfs.model.infos import Backing, MountUse
+from fspoolfs.model.infos import Backing, Feature, MountUse
 from fspoolfs.progress import Progress
 
 
@@ -110,8 +110,8 @@ class Composite(Protocol):
     def lacks(self, definition: PoolDefinition) -> bool:
         """Whether the definition names a part that there is none of."""
 
-    def parts(self) -> Mapping[str, str]:
-        """By name ("provider images"): why it is not usable on this host; empty where it is."""
+    def parts(self) -> Sequence[Feature]:
+        """Each of them ("provider images"), and why it is not usable on this host, or which one it is."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from fspoolfs.backends import formats, volume_lock, volume_mounts, volume_sizes
@@ -28,6 +28,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Feature
 from fspoolfs.progress import Progress
 from fspoolfs.system import mounting, mounts, probe, superblocks
 from fspoolfs.system.paths import HostRoot
@@ -46,9 +47,10 @@ class VolumeSource(ProvidedSource):
         format = definition.source.format
         return self._provider_name(definition) not in self._providers or format not in (None, *FORMATS)
 
-    def parts(self) -> Mapping[str, str]:
-        providers = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
-        return providers | {f"format {one.name}": one.missing() for one in FORMATS.values()}
+    def parts(self) -> Sequence[Feature]:
+        reasons = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
+        reasons |= {f"format {one.name}": one.missing() for one in FORMATS.values()}
+        return [Feature(name=name, reason=reason) for name, reason in reasons.items()]
 
     def _format(self, definition: PoolDefinition) -> Format:
         return FORMATS.get(definition.source.format or "", formats.DEFAULT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from fspoolfs.backends import place as places
@@ -40,6 +40,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Feature
 from fspoolfs.progress import Progress
 from fspoolfs.system import mounting, mounts, probe, zfs
 
@@ -59,8 +60,8 @@ class ZfsVolumeSource(ProvidedSource):
     def lacks(self, definition: PoolDefinition) -> bool:
         return self._provider_name(definition) not in self._providers
 
-    def parts(self) -> Mapping[str, str]:
-        return {f"format {FORMAT}": zfs.unusable()}
+    def parts(self) -> Sequence[Feature]:
+        return [Feature(name=f"format {FORMAT}", reason=zfs.unusable(), note=zfs.version())]
 
     def check(self, definition: PoolDefinition) -> None:
         super().check(definition)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashing.volumes import Made, Volumes
+from crashing.volumes import Made, Volumes, size
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a second item of one name gets behind it in the trash, and what a rollback keeps in its name.
@@ -65,8 +65,7 @@ def look(
         return match[0] if match[0] in known else "NEW"
 
     if os.path.ismount(root):
-        numbers = os.statvfs(root)
-        found.append(f"size {numbers.f_blocks * numbers.f_frsize}")
+        found.append(f"size {size(root)}")
     volume = Volumes(storage).describe(name, made)
     return View(status == "active", plain(told), plain(found), volume)
 

@@ -105,6 +105,15 @@ class Volumes:
             yield str(error)
 
 
+def size(root: Path) -> str:
+    """How large the file system of a pool is; of a dataset that is the zpool, as it has no size of its own."""
+    for mount in mounts():
+        if mount.point == str(root) and mount.fstype in zfs.TYPES:
+            return zfs.size(mount.source.partition("/")[0])
+    numbers = os.statvfs(root)
+    return str(numbers.f_blocks * numbers.f_frsize)
+
+
 def _is_root(mount: Mount) -> bool:
     """Whether it is the file system of a pool, and not one of its items."""
     if mount.fstype in zfs.TYPES:

@@ -41,6 +41,10 @@ def imported() -> list[str]:
     return run("zpool", "list", "-H", "-o", "name").stdout.split()
 
 
+def size(pool: str) -> str:
+    return run("zpool", "list", "-H", "-o", "size", pool).stdout.strip()
+
+
 class ZfsFuse:
     """The server; it takes up again after a death what it had imported no more."""
 
