@@ -106,7 +106,7 @@ class Volumes:
 
 
 def size(root: Path) -> str:
-    """How large the file system of a pool is; of a dataset that is the zpool, as it has no size of its own."""
+    """How large the file system of a pool is; a dataset has no size of its own, but its zpool has."""
     for mount in mounts():
         if mount.point == str(root) and mount.fstype in zfs.TYPES:
             return zfs.size(mount.source.partition("/")[0])

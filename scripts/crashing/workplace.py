@@ -147,7 +147,8 @@ class Workplace:
 def _export() -> None:
     """Unmount all of zfs, the deepest first, and let go of the zpools."""
     for mount in sorted(mounts(), key=lambda mount: len(mount.point), reverse=True):
-        if mount.fstype in zfs.TYPES:
+        # What is shown elsewhere goes with what it shows.
+        if mount.fstype in zfs.TYPES and is_mounted(Path(mount.point)):
             os.statvfs(mount.point)  # as the daemon does it before, see `fspoolfs.backends.zfs_mounts.settle`
             run("umount", mount.point)
     for name in zfs.imported():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,10 @@ from conformance.test_source_contract import *  # noqa: F403
 from fspoolfs.backends import zfs
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.zfs import ZfsFileSystem
+from fspoolfs.backends.zfs_root import ZfsRoot
+from fspoolfs.progress import Progress
+from fspoolfs.system.descriptors import Descriptor
 from support.zfs import usable_zfs  # noqa: F401
 from vm.disks import volume
 
@@ -23,23 +29,28 @@ pytestmark = pytest.mark.usefixtures("usable_zfs")
 
 
 @pytest.fixture(scope="module")
-def disk() -> Path:
+def disk(usable_zfs: None) -> Path:  # noqa: F811
     """What images lie on keeps extended attributes."""
     return volume("ext4", "").place
 
 
-@pytest.fixture
-def place(disk: Path, tmp_path: Path) -> Path:
-    """A new directory there."""
-    made = disk / tmp_path.name
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def root(place: Path) -> Iterator[RootDirectory]:
-    with on_zpool(place) as found:
+@pytest.fixture(scope="module")
+def zpool(disk: Path) -> Iterator[ZfsRoot]:
+    """One for all tests of roots and file systems: importing it takes seconds there."""
+    with on_zpool(disk) as found:
+        assert isinstance(found, ZfsRoot)
         yield found
+
+
+@pytest.fixture
+def root(zpool: ZfsRoot) -> Iterator[RootDirectory]:
+    """As if it were a new one."""
+    descriptor = Descriptor(os.open(zpool.path, os.O_RDONLY | os.O_DIRECTORY))
+    with closing(ZfsRoot(zpool.path, descriptor, zpool.pool, "")) as found:
+        yield found
+    for name in zpool.names(""):
+        ZfsFileSystem(zpool).remove(name, Progress())
+    zpool.set_attributes("", mode=0o755, owner=0, group=0)
 
 
 @pytest.fixture
@@ -50,7 +61,9 @@ def filesystem(root: RootDirectory) -> FileSystem:
 
 
 @pytest.fixture
-def case(place: Path) -> Iterator[SourceCase]:
+def case(disk: Path, tmp_path: Path) -> Iterator[SourceCase]:
+    place = disk / tmp_path.name
+    place.mkdir()
     made = on_image(place, "zfs")
     yield made
     made.close()
