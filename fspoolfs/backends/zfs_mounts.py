@@ -28,7 +28,7 @@ def hold_of(pool: str) -> str:
 def _make_hold() -> None:
     """A mount of its own, since out of one that is shared nothing can be moved."""
     os.makedirs(HOLD, mode=0o700, exist_ok=True)
-    if mounts.mount_at(HOLD) is None:
+    if mounts.last_on(HOLD) is None:
         fd = os.open(HOLD, _DIRECTORY)
         try:
             tree = mounting.copy_detached(fd)
@@ -46,7 +46,7 @@ def mounted(dataset: str, options: str) -> Iterator[int]:
     """
     _make_hold()
     hold = f"{HOLD}/{dataset}"
-    aside = mounts.mount_at(hold)
+    aside = mounts.last_on(hold)
     if aside is not None and aside.source == dataset:
         tree = os.open(hold, _DIRECTORY)
     else:
@@ -71,7 +71,7 @@ def _mount(dataset: str, hold: str, options: str) -> int:
     try:
         fd = os.open(hold, _DIRECTORY)
         try:
-            found = mounts.mount_at(hold)
+            found = mounts.last_on(hold)
             if found is None or found.source != dataset:
                 raise StorageError(
                     f"{dataset} was mounted, but not in the daemon's mount namespace; start zfs-fuse and the "

@@ -324,7 +324,7 @@ class ZfsRoot(HostRoot):
         for one in existing.values():
             if one.name not in known:
                 self._sweep(one)
-        for name in zfs.snapshots(self.pool):
+        for name in zfs.lasting_snapshots(self.pool):
             if name.rpartition("@")[2].startswith(SNAPSHOT):
                 zfs.destroy_with_clones(name)
 

@@ -143,9 +143,10 @@ def datasets(pool: str) -> list[Dataset]:
     return [Dataset(name, "" if origin == "-" else origin) for name, origin in found]
 
 
-def snapshots(pool: str) -> list[str]:
-    """The whole names of all snapshots in a pool."""
-    return [fields[0] for fields in _run("zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", pool)]
+def lasting_snapshots(pool: str) -> list[str]:
+    """The whole names of the snapshots in a pool, but for those that go with their last clone."""
+    found = _run("zfs", "list", "-H", "-o", "name,defer_destroy", "-t", "snapshot", "-r", pool)
+    return [name for name, goes in found if goes != "on"]
 
 
 def create(dataset: str) -> None:

@@ -6,6 +6,7 @@ of a new object, the time in a name in the trash) is replaced.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -132,10 +133,18 @@ def _found(path: Path, shown: str) -> Iterator[str]:
                 yield from _found(path / name, f"{shown}/{name}")
 
 
+def _attributes(path: Path) -> list[str]:
+    try:
+        return sorted(os.listxattr(path, follow_symlinks=False))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return []  # zfs-fuse says so where a read-only dataset has none
+
+
 def _content(path: Path, info: os.stat_result) -> str:
     attributes = " ".join(
-        f"{name}={os.getxattr(path, name, follow_symlinks=False)!r}"
-        for name in sorted(os.listxattr(path, follow_symlinks=False))
+        f"{name}={os.getxattr(path, name, follow_symlinks=False)!r}" for name in _attributes(path)
     )
     if stat.S_ISLNK(info.st_mode):
         return f"-> {os.readlink(path)}"
