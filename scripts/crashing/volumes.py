@@ -37,6 +37,8 @@ _XFS_MADE, _XFS_NONE = 144, (1 << 64) - 1
 _ZFS, _ZFS_SIZE = 16 << 10, 112 << 10
 _ZFS_NAME = re.compile(rb"\0\0\0\x04name.{12}([\w.-]*?-)?([0-9a-f-]{36})", re.DOTALL)
 _ZFS_MADE = re.compile(rb"\0\0\0\x09pool_guid\0{3}.{8}(.{8})", re.DOTALL)
+#: Where the daemon mounts datasets for a moment, and what a zpool's name has behind its pool's.
+_HOLD, _UUID_LENGTH = Path("/run/fspoolfs"), 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,21 @@ class Volumes:
         inside = [place for place in places if place.startswith(f"{self._storage}/")]
         if inside != expected:
             yield f"mounted are {inside}, and active pools have {expected}"
-        yield from _astray(roots)
+        yield from self._astray(roots)
+
+    def _astray(self, roots: dict[str, Path | None]) -> Iterator[str]:
+        """What of zfs is neither in the root of an active pool nor imported for one."""
+        if not zfs.is_running():
+            return
+        active = {name: root for name, root in roots.items() if root is not None}
+        for mount in mounts():
+            place = Path(mount.point)
+            ours = place.is_relative_to(self._storage) or place.is_relative_to(_HOLD)
+            if mount.fstype in zfs.TYPES and ours and not any(map(place.is_relative_to, active.values())):
+                yield f"{mount.source} is mounted at {place}"
+        found = zfs.imported()
+        if sorted(name[:-_UUID_LENGTH] for name in found) != sorted(active):
+            yield f"imported are {found}, and active pools are {sorted(active)}"
 
     def leftovers(self) -> Iterator[str]:
         """What there is although every pool was deleted."""
@@ -119,21 +135,6 @@ def _is_root(mount: Mount) -> bool:
     if mount.fstype in zfs.TYPES:
         return mount.source.endswith("/root")
     return mount.source.startswith("/dev/loop")
-
-
-def _astray(roots: dict[str, Path | None]) -> Iterator[str]:
-    """What of zfs is neither in the root of an active pool nor imported for one."""
-    for mount in mounts():
-        if mount.fstype in zfs.TYPES and not any(
-            root is not None and Path(mount.point).is_relative_to(root) for root in roots.values()
-        ):
-            yield f"{mount.source} is mounted at {mount.point}"
-    if zfs.is_running():
-        active = [name for name, root in roots.items() if root is not None]
-        found = zfs.imported()
-        # The uuid behind the name is of one length.
-        if sorted(name[:-37] for name in found) != sorted(active):
-            yield f"imported are {found}, and active pools are {active}"
 
 
 def _attached(image: Path) -> int:
