@@ -200,9 +200,10 @@ class ZfsFileSystem(GenericFileSystem):
         if zfs.property_of(name, "readonly") == "on":
             return
         self._limit(dataset, None)
-        zfs.set_property(name, "readonly", "on")
-        # Anew, so that it is read-only, and is seen wherever snapshots are shown.
+        # Mounted anew it is read-only, and is seen wherever snapshots are shown. OpenZFS would do so by itself
+        # to what is mounted while it is told, but where its property says, and fail.
         self._zfs.unmount(path)
+        zfs.set_property(name, "readonly", "on")
         self._zfs.mount(path, dataset)
 
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
