@@ -200,7 +200,7 @@ class ZfsFileSystem(GenericFileSystem):
         if zfs.property_of(name, "readonly") == "on":
             return
         self._limit(dataset, None)
-        # Mounted anew it is read-only, and is seen wherever snapshots are shown. OpenZFS would do so by itself
+        # Mounted anew it is read-only, and seen wherever snapshots are shown. OpenZFS would do so by itself
         # to what is mounted while it is told, but where its property says, and fail.
         self._zfs.unmount(path)
         zfs.set_property(name, "readonly", "on")
