@@ -51,6 +51,10 @@ def version() -> str:
         return "zfs-fuse"
 
 
+def is_openzfs() -> bool:
+    return version().startswith(_OPENZFS)
+
+
 def unusable() -> str:
     """Why there can be no pools on this host; empty where there can."""
     for program in ("zpool", "zfs"):
@@ -129,7 +133,7 @@ def health(name: str) -> str:
 def devices_of(name: str) -> list[str]:
     """The words of a pool's status, among which its devices are, as it was imported by."""
     # OpenZFS shortens them otherwise, and knows none by what it shows then; zfs-fuse has no such option.
-    whole = ["-P"] if version().startswith(_OPENZFS) else []
+    whole = ["-P"] if is_openzfs() else []
     said = command.run(["zpool", "status", *whole, name], timeout=_TIMEOUT)
     return said.stdout.decode("utf-8", "replace").split()
 
