@@ -72,16 +72,21 @@ def copy_detached(directory: int, options: str = "") -> int:
 
     Mounted nowhere, with the attributes that `options` names; as with `mount_detached`.
     """
-    attributes = mount_api.NOSUID | mount_api.NODEV
-    for word in options.split(","):
-        attributes |= _ATTRIBUTES.get(word, 0)
     tree = mount_api.copy_tree(directory)
     try:
-        mount_api.set_attributes(tree, attributes, propagation=mount_api.MS_PRIVATE)
+        restrict(tree, options)
     except OSError:
         os.close(tree)
         raise
     return tree
+
+
+def restrict(mount: int, options: str) -> None:
+    """Give a mount the attributes that `options` names, nosuid and nodev, and none of who is beside it."""
+    attributes = mount_api.NOSUID | mount_api.NODEV
+    for word in options.split(","):
+        attributes |= _ATTRIBUTES.get(word, 0)
+    mount_api.set_attributes(mount, attributes, propagation=mount_api.MS_PRIVATE)
 
 
 def forbid_writing(mount: int) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mount.control import request, value
+from support import zfs
+from support.machine import is_mounted, mounts
 from support.shell import run
 from vm.disks import FailingDevice, blank, volume
 from vm.openzfs import usable_zfs  # noqa: F401
@@ -34,6 +36,9 @@ class Zpool:
 
     def return_after_cut(self) -> None:
         # All that is written while it goes is lost, as what was in memory.
+        for mount in sorted(mounts(), key=lambda mount: len(mount.point), reverse=True):
+            if mount.fstype in zfs.TYPES and is_mounted(Path(mount.point)):
+                run("umount", mount.point)
         for name in run("zpool", "list", "-H", "-o", "name").stdout.split():
             run("zpool", "export", "-f", name)
         self.device.restore()
