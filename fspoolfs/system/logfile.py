@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from fspoolfs.errors import BusyError
-from fspoolfs.system import files
+from fspoolfs.system import files, syscalls
 from fspoolfs.system.descriptors import Descriptor
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 #: What file systems answer that know no locks.
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
+#: And those that cannot allocate space, such as zfs.
+_NO_ALLOCATION = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
 #: Zeros written at once, in bytes.
 _PIECE = 1 << 20
 
@@ -30,6 +33,25 @@ def _lock(fd: int) -> None:
             raise
 
 
+def _extend(fd: int, present: int, size: int) -> None:
+    """Zeros up to `size` bytes, or nothing where there is no space for all of them.
+
+    posix_fallocate(3) would write to every block first where the file system cannot allocate space.
+    """
+    try:
+        syscalls.fallocate(fd, present, size - present)
+    except OSError as error:
+        if error.errno not in _NO_ALLOCATION:
+            raise
+    try:
+        for offset in range(present, size, _PIECE):
+            files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, present)
+        raise
+
+
 class HostLog:
     """An open log file; keeps `fspoolfs.backends.root.LogFile`."""
 
@@ -44,7 +66,8 @@ class HostLog:
         """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
 
         New space is written with zeros, since space that is only allocated (fallocate(2)) has its
-        first write recorded in the file system's journal. A longer file stays as it is. One that has
+        first write recorded in the file system's journal. Where there is too little of it the file keeps
+        the size that it had. A longer file stays as it is. One that has
         its size is not synced before the first `sync`: whoever gave it that may have been killed before
         he did so himself, but as long as nothing is written nobody relies on it. Raises
         `BusyError` while somebody else has it open: two programs would write over each other.
@@ -55,9 +78,7 @@ class HostLog:
         present = files.require_regular(fd, name).st_size
         if present >= size:
             return cls(descriptor, present, Descriptor(os.dup(dir_fd)))
-        os.posix_fallocate(fd, present, size - present)
-        for offset in range(present, size, _PIECE):
-            files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
+        _extend(fd, present, size)
         os.fsync(fd)
         os.fsync(dir_fd)
         return cls(descriptor, size)

@@ -85,6 +85,11 @@ _umount2 = _libc.umount2
 _umount2.restype = ctypes.c_int
 _umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
+# With offsets of 64 bits everywhere; libraries other than glibc have no other kind.
+_fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
+_fallocate.restype = ctypes.c_int
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
 _unshare = _libc.unshare
 _unshare.restype = ctypes.c_int
 _unshare.argtypes = (ctypes.c_int,)
@@ -228,6 +233,16 @@ def syncfs(fd: int) -> None:
 def clone_file(target_fd: int, source_fd: int) -> None:
     """ioctl_ficlone(2): `target_fd` shares all of the extents of `source_fd`."""
     fcntl.ioctl(target_fd, FICLONE, source_fd)
+
+
+def fallocate(fd: int, offset: int, size: int) -> None:
+    """fallocate(2): space for a part of a file, which is made as long as that.
+
+    Raises `OSError` with EOPNOTSUPP where the file system cannot; posix_fallocate(3) would write there.
+    """
+    while _fallocate(fd, 0, offset, size) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _failure()
 
 
 def unmount(path: str, flags: int) -> None:
