@@ -6,6 +6,7 @@ finds only what had reached the disk.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,13 @@ import pytest
 
 from crashing import contract
 from mount.control import request, value
+from support.wait import eventually
 from vm.disks import FailingDisk
 from vm.operations import OPERATIONS, Operation, furnish, holds
 from vm.preloaded import PreloadedDaemon
+
+#: Seconds for a start that replays what was lost.
+_PATIENCE = 300.0
 
 
 class Disk(Protocol):
@@ -72,8 +77,21 @@ class Place:
         for marker in (self.daemon.state / "active").iterdir():
             marker.unlink()
         self.daemon.start()
-        request(self.pool / "status", "start")
+        self._start()
         contract.settle(self.daemon.mount)
+
+    def _start(self) -> None:
+        """However long it takes: what is emulated may be slow, and beginning again would not be quicker."""
+        try:
+            request(self.pool / "status", "start")
+        except OSError as error:
+            if error.errno != errno.EINPROGRESS:
+                raise
+            eventually(
+                lambda: value(self.pool / "status").split()[0] != "starting",
+                what="the pool has started",
+                timeout=_PATIENCE,
+            )
 
     def violations(self) -> list[str]:
         log = self.daemon.log
