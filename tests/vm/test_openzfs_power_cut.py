@@ -19,7 +19,8 @@ from vm.openzfs import usable_zfs  # noqa: F401
 from vm.operations import OPERATIONS, Operation, holds
 from vm.test_power_cut import Place
 
-pytestmark = pytest.mark.usefixtures("usable_zfs")
+#: A zpool takes seconds for each step there, and many more where others work too.
+pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(600)]
 
 _SIZE = 256 << 20
 
