@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -59,8 +59,11 @@ class NetworkSource:
     def lacks(self, definition: PoolDefinition) -> bool:
         return definition.source.format not in (None, AUTO, *self._engines)
 
-    def parts(self) -> Mapping[str, str]:
-        return {f"network {one.name}": self.unusable() or one.unusable() for one in self._engines.values()}
+    def parts(self) -> Sequence[Feature]:
+        return [
+            Feature(name=f"network {one.name}", reason=self.unusable() or one.unusable())
+            for one in self._engines.values()
+        ]
 
     def check(self, definition: PoolDefinition) -> None:
         source, name = definition.source, definition.name

@@ -31,8 +31,8 @@ from fspoolfs.backends.volumes.libvirt import LibvirtVolumes
 from fspoolfs.backends.volumes.lvm import LogicalVolumes
 from fspoolfs.backends.volumes.provider import VolumeProvider
 from fspoolfs.backends.zfs_volume import ZfsVolumeSource
-from fspoolfs.errors import UnsupportedError
-from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.errors import InvalidError, UnsupportedError
+from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.infos import Feature
 from fspoolfs.system import libvirt_storage
 
@@ -74,6 +74,15 @@ class Registry:
         self._sources = tuple(sources)
         self._filesystems = (*filesystems, GENERIC)
 
+    def check(self, definition: PoolDefinition) -> None:
+        """Raise `InvalidError` for a format of volumes that nobody knows, in no version."""
+        format = definition.source.format
+        if definition.type is PoolType.VOLUME and format not in (None, *_FORMATS):
+            raise InvalidError(
+                f"pool {definition.name}: there is no format {format!r} of volumes; use one of "
+                f"{', '.join(_FORMATS)}"
+            )
+
     def source_for(self, definition: PoolDefinition) -> Source:
         """The source for a pool's type and format; one for just this format goes first.
 
@@ -108,21 +117,18 @@ class Registry:
 
     def features(self) -> list[Feature]:
         """Each pool type, volume provider and file system: usable on this host, or why not."""
-        sources = dict.fromkeys(_SOURCES, _ABSENT)
-        sources |= {_title(source): source.unusable() for source in self._sources}
-        filesystems = dict.fromkeys(_FILE_SYSTEMS, _ABSENT)
-        filesystems |= {kind.name: "" for kind in self._filesystems}
-        parts = dict.fromkeys((f"provider {name}" for name in _PROVIDERS), _ABSENT)
-        parts |= dict.fromkeys((f"format {name}" for name in _FORMATS), _ABSENT)
-        parts |= dict.fromkeys((f"network {name}" for name in _ENGINES), _ABSENT)
+        rows = {f"pool {name}": _ABSENT for name in _SOURCES}
+        rows |= {f"pool {_title(source)}": source.unusable() for source in self._sources}
+        rows |= {f"provider {name}": _ABSENT for name in _PROVIDERS}
+        rows |= {f"format {name}": _ABSENT for name in _FORMATS}
+        rows |= {f"network {name}": _ABSENT for name in _ENGINES}
+        rows |= {f"filesystem {name}": _ABSENT for name in _FILE_SYSTEMS}
+        rows |= {f"filesystem {kind.name}": "" for kind in self._filesystems}
+        found = {name: Feature(name=name, reason=reason) for name, reason in rows.items()}
         for source in self._sources:
-            parts |= source.parts() if isinstance(source, Composite) else {}
-        rows = {
-            **{f"pool {name}": reason for name, reason in sources.items()},
-            **parts,
-            **{f"filesystem {name}": reason for name, reason in filesystems.items()},
-        }
-        return [Feature(name=name, reason=reason) for name, reason in rows.items()]
+            if isinstance(source, Composite):
+                found |= {part.name: part for part in source.parts()}
+        return list(found.values())
 
 
 def _lacks(source: Source, definition: PoolDefinition) -> bool:

@@ -11,7 +11,7 @@ was killed finds its roots again. Methods block and run in worker threads. Refus
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 from uuid import UUID
@@ -111,8 +111,8 @@ class Composite(Protocol):
     def lacks(self, definition: PoolDefinition) -> bool:
         """Whether the definition names a part that there is none of."""
 
-    def parts(self) -> Mapping[str, str]:
-        """By name ("provider images"): why it is not usable on this host; empty where it is."""
+    def parts(self) -> Sequence[Feature]:
+        """Each of them ("provider images"), and why it is not usable on this host, or which one it is."""
 
 
 @runtime_checkable

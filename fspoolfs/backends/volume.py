@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from fspoolfs.backends import formats, volume_lock, volume_mounts, volume_sizes
@@ -24,11 +24,11 @@ from fspoolfs.errors import (
     BusyError,
     ExistsError,
     FspoolError,
-    NotEmptyError,
     NotFoundError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Feature
 from fspoolfs.progress import Progress
 from fspoolfs.system import mounting, mounts, probe, superblocks
 from fspoolfs.system.paths import HostRoot
@@ -47,9 +47,10 @@ class VolumeSource(ProvidedSource):
         format = definition.source.format
         return self._provider_name(definition) not in self._providers or format not in (None, *FORMATS)
 
-    def parts(self) -> Mapping[str, str]:
-        providers = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
-        return providers | {f"format {one.name}": one.missing() for one in FORMATS.values()}
+    def parts(self) -> Sequence[Feature]:
+        reasons = {f"provider {one.name}": one.unusable() for one in self._providers.values()}
+        reasons |= {f"format {one.name}": one.missing() for one in FORMATS.values()}
+        return [Feature(name=name, reason=reason) for name, reason in reasons.items()]
 
     def _format(self, definition: PoolDefinition) -> Format:
         return FORMATS.get(definition.source.format or "", formats.DEFAULT)
@@ -143,17 +144,8 @@ class VolumeSource(ProvidedSource):
                 raise BusyError(
                     f"pool {definition.name}: {place} is being mounted by somebody else; try again"
                 )
-            if mounted is not None:
-                raise BusyError(
-                    f"pool {definition.name}: {mounted.source} is mounted at its target {place}; unmount it, "
-                    "or give the pool another target"
-                )
+            self._refuse_target(definition, mounted)
             volume_mounts.refuse_other_mounts(definition, device, table)
-            if os.listdir(place):
-                raise NotEmptyError(
-                    f"pool {definition.name}: its target {place} holds files, which the volume would "
-                    "hide; move them away, or give the pool another target"
-                )
             volume_mounts.mend(definition, format, device)
             volume_sizes.fill_unmounted(format, device)
             with volume_mounts.detached(definition, format, device, place) as found:

@@ -14,7 +14,7 @@ from fspoolfs.backends import place as places
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.volume_building import Builder
 from fspoolfs.backends.volumes.provider import VolumeProvider
-from fspoolfs.errors import FspoolError, InvalidError
+from fspoolfs.errors import BusyError, FspoolError, InvalidError, NotEmptyError
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.infos import Backing, MountUse
 from fspoolfs.system import command, holders, mounting, mounts, probe
@@ -98,6 +98,20 @@ class ProvidedSource(ABC):
                 f"pool {definition.name}: its volume is no longer mounted at {root.path}; stop the pool and "
                 "start it again",
                 errno=errno.ESTALE,
+            )
+
+    def _refuse_target(self, definition: PoolDefinition, mounted: mounts.Mount | None) -> None:
+        """Raise `FspoolError` where something is mounted at the target, or it holds files."""
+        place = places.place_of(definition)
+        if mounted is not None:
+            raise BusyError(
+                f"pool {definition.name}: {mounted.source} is mounted at its target {place}; unmount it, or "
+                "give the pool another target"
+            )
+        if os.listdir(place):
+            raise NotEmptyError(
+                f"pool {definition.name}: its target {place} holds files, which the volume would hide; move "
+                "them away, or give the pool another target"
             )
 
     def holders(self, definition: PoolDefinition) -> Sequence[MountUse]:

@@ -94,14 +94,14 @@ class ZfsFileSystem(GenericFileSystem):
             if all(dataset != wanted for _, dataset in self._zfs.datasets()):
                 return wanted
             wanted = uuid4().hex
-        zfs.create(self._zfs.whole_name(wanted), {"canmount": "noauto"})
+        zfs.create(self._zfs.whole_name(wanted))
         return wanted
 
     def _make_directory(self, path: str, *, mode: int) -> None:
         """An empty dataset for what is copied, where no definition is at hand."""
         self._expect_room(path)
         dataset = uuid4().hex
-        zfs.create(self._zfs.whole_name(dataset), {"canmount": "noauto"})
+        zfs.create(self._zfs.whole_name(dataset))
         self._zfs.place(
             path,
             dataset,
@@ -187,7 +187,7 @@ class ZfsFileSystem(GenericFileSystem):
         between = f"{self._zfs.whole_name(dataset)}@{SNAPSHOT}{made}"
         zfs.snapshot(between)
         try:
-            zfs.clone(between, self._zfs.whole_name(made), {"canmount": "noauto", **properties})
+            zfs.clone(between, self._zfs.whole_name(made), properties)
         finally:
             zfs.destroy_with_clones(between)
         return made
@@ -200,9 +200,10 @@ class ZfsFileSystem(GenericFileSystem):
         if zfs.property_of(name, "readonly") == "on":
             return
         self._limit(dataset, None)
-        zfs.set_property(name, "readonly", "on")
-        # Anew, so that it is read-only, and is seen wherever snapshots are shown.
+        # Mounted anew it is read-only, and seen wherever snapshots are shown. OpenZFS would do so by itself
+        # to what is mounted while it is told, but where its property says, and fail.
         self._zfs.unmount(path)
+        zfs.set_property(name, "readonly", "on")
         self._zfs.mount(path, dataset)
 
     def clone(self, source: str, target: str, definition: ItemDefinition, progress: Progress) -> None:
@@ -241,17 +242,8 @@ class ZfsFileSystem(GenericFileSystem):
     def usages(self, paths: Sequence[str]) -> Mapping[str, UsageInfo]:
         """One statvfs(2) each: what it calls used is what zfs calls referenced."""
         found = {}
-        for path in paths:
-            try:
-                if self._zfs.dataset_at(path) is None or not self._zfs.is_mounted(path):
-                    continue
-                fd = self._zfs.open_directory(path)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            try:
-                numbers = os.fstatvfs(fd)
-            finally:
-                os.close(fd)
+        for path, fd in self._zfs.mounted_at(paths):
+            numbers = os.fstatvfs(fd)
             size = (numbers.f_blocks - numbers.f_bfree) * numbers.f_frsize
             found[path] = UsageInfo(allocation=size, inodes=None)
         return found

@@ -30,7 +30,7 @@ def _make_hold() -> None:
     for directory in (os.path.dirname(HOLD), HOLD):
         with suppress(FileExistsError):
             os.mkdir(directory, mode=0o700)  # the daemon has no umask that would keep others out
-    if mounts.mount_at(HOLD) is None:
+    if mounts.last_on(HOLD) is None:
         fd = os.open(HOLD, _DIRECTORY)
         try:
             tree = mounting.copy_detached(fd)
@@ -44,23 +44,35 @@ def _make_hold() -> None:
 def mounted(dataset: str, options: str) -> Iterator[int]:
     """A descriptor of a dataset's mount, for `mounting.move`; it goes with the context if it is not moved.
 
-    One that was put aside is taken up again, and stays there if it is not moved.
+    One that was put aside is taken up again, and stays there if it is not moved. So is what a daemon has
+    left that was killed: a mount that went with it would be lost to zfs-fuse, see `settle`.
     """
     _make_hold()
     hold = f"{HOLD}/{dataset}"
-    aside = mounts.mount_at(hold)
-    if aside is not None and aside.source == dataset:
-        tree = os.open(hold, _DIRECTORY)
-    else:
-        tree = _mount(dataset, hold, options)
+    aside = _is_on(hold, dataset)
+    if not aside:
+        _mount(dataset, hold)
+    tree = os.open(hold, _DIRECTORY)
     try:
+        mounting.restrict(tree, options)
         yield tree
     finally:
         settle(tree)
         os.close(tree)
+        if not aside and _is_on(hold, dataset):
+            settle(hold)
+            mounts.unmount_lazily(hold)
+        if not _is_on(hold, dataset):
+            with suppress(OSError):
+                os.rmdir(hold)
 
 
-def _mount(dataset: str, hold: str, options: str) -> int:
+def _is_on(hold: str, dataset: str) -> bool:
+    found = mounts.last_on(hold)
+    return found is not None and found.source == dataset
+
+
+def _mount(dataset: str, hold: str) -> None:
     try:
         zfs.mount(dataset)
     except StorageError as error:
@@ -70,23 +82,11 @@ def _mount(dataset: str, hold: str, options: str) -> int:
             f"{dataset} is used where it cannot be seen, and zfs-fuse mounts nothing twice; end that, and "
             "try again"
         ) from error
-    try:
-        fd = os.open(hold, _DIRECTORY)
-        try:
-            found = mounts.mount_at(hold)
-            if found is None or found.source != dataset:
-                raise StorageError(
-                    f"{dataset} was mounted, but not in the daemon's mount namespace; start zfs-fuse and the "
-                    "daemon in the same one"
-                )
-            return mounting.copy_detached(fd, options)
-        finally:
-            os.close(fd)
-    finally:
-        with suppress(OSError):
-            mounts.unmount_lazily(hold)
-        with suppress(OSError):
-            os.rmdir(hold)
+    if not _is_on(hold, dataset):
+        raise StorageError(
+            f"{dataset} was mounted, but not in the daemon's mount namespace; start zfs-fuse and the "
+            "daemon in the same one"
+        )
 
 
 def put_aside(mount: mounts.Mount) -> None:

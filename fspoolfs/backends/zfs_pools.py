@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from fspoolfs.backends import place as places
 from fspoolfs.backends.volumes.provider import Device, VolumeProvider
@@ -23,6 +24,8 @@ FORMAT = "zfs"
 SIGNATURE = "zfs_member"
 #: What zpool takes as a name, but for those that begin like the kinds of its devices.
 _USABLE = re.compile(r"(?!mirror|raidz|draid|spare|log|c\d)[A-Za-z][A-Za-z0-9_.-]*")
+#: Where there are names of devices for OpenZFS: links in this directory, and nodes beside it.
+_NODES = "/dev/fspoolfs"
 #: Bytes of a pool's name that its zpool's begins with; the UUID follows, and the names of datasets.
 _NAMED = 100
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -44,9 +47,10 @@ class ZfsMaker:
         progress.advance(0)
         name = zpool_of(definition)
         _refuse_name(definition, name, zfs.imported())
-        zfs.create_pool(name, device.path, hold_of(name), inherited=[device.fd])
-        zfs.create(f"{name}/{ROOT}", {"canmount": "noauto"})
-        zfs.export_pool(name)
+        with _plainly_named(definition, device) as path:
+            zfs.create_pool(name, path, hold_of(name), inherited=[device.fd])
+            zfs.create(f"{name}/{ROOT}")
+            zfs.export_pool(name)
         if zpool_on(definition, device) is None:
             raise StorageError(
                 f"pool {definition.name}: zpool has put something else than the zpool alone onto "
@@ -102,8 +106,41 @@ def import_from(definition: PoolDefinition, name: str, device: Device) -> None:
 
 
 def _devices_of(name: str) -> str:
-    """The directory that a zpool is imported from, where it goes on looking for its device."""
-    return f"{HOLD}/.devices/{name}"
+    """The directory that a zpool is imported from, where it goes on looking for its device.
+
+    OpenZFS does so from the mount namespace of the host's first process, with which /dev is shared.
+    """
+    return f"{_NODES}/{name}" if zfs.is_openzfs() else f"{HOLD}/.devices/{name}"
+
+
+@contextmanager
+def _plainly_named(definition: PoolDefinition, device: Device) -> Iterator[str]:
+    """A path by which a zpool is made on just `device`.
+
+    What has the name of a disk OpenZFS takes for one that it has to partition.
+    """
+    number = os.fstat(device.fd).st_rdev
+    known = f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    if not zfs.is_openzfs() or os.path.exists(f"{known}/loop") or os.path.exists(f"{known}/dm"):
+        yield device.path
+        return
+    node = f"{_NODES}.{definition.uuid}"
+    with suppress(FileNotFoundError):
+        os.unlink(node)  # of a build that was interrupted
+    os.mknod(node, stat.S_IFBLK | 0o600, number)
+    try:
+        yield node
+    finally:
+        os.unlink(node)
+
+
+def _device_at(path: str) -> str:
+    """The path that the kernel gives the device behind `path`."""
+    if not path.startswith(f"{_NODES}."):
+        return os.path.realpath(path)
+    number = os.stat(path).st_rdev
+    link = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    return f"/dev/{os.path.basename(link)}"
 
 
 def export(name: str) -> None:
@@ -120,7 +157,7 @@ def is_on(definition: PoolDefinition, name: str, provider: VolumeProvider) -> bo
     """Whether an imported zpool lies on the pool's volume."""
     for word in zfs.devices_of(name):
         path = word if word.startswith("/") else f"/dev/{word}"
-        if os.path.exists(path) and provider.is_behind(definition, os.path.realpath(path)):
+        if os.path.exists(path) and provider.is_behind(definition, _device_at(path)):
             return True
     return False
 
@@ -143,10 +180,10 @@ def opened(definition: PoolDefinition, name: str, place: str) -> Iterator[ZfsRoo
     """The root of an imported zpool, mounted nowhere."""
     with (
         mounted(f"{name}/{ROOT}", definition.source.options or "") as tree,
-        closing(root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))) as root,
+        closing(root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree), alone=True)) as root,
     ):
         yield root
 
 
-def root_on(definition: PoolDefinition, name: str, place: str, fd: int) -> ZfsRoot:
-    return ZfsRoot(place, Descriptor(fd), name, definition.source.options or "")
+def root_on(definition: PoolDefinition, name: str, place: str, fd: int, *, alone: bool = False) -> ZfsRoot:
+    return ZfsRoot(place, Descriptor(fd), name, definition.source.options or "", alone=alone)

@@ -13,8 +13,8 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from fspoolfs.backends import layout
@@ -49,13 +49,19 @@ def _told_as_by_the_kernel() -> Iterator[None]:
 
 
 class ZfsRoot(HostRoot):
-    """A root on zfs; `pool` is the name of its zpool, `options` are the attributes of all its mounts."""
+    """A root on zfs; `pool` is the name of its zpool, `options` are the attributes of all its mounts.
 
-    def __init__(self, path: str, descriptor: Descriptor, pool: str, options: str) -> None:
+    One that is `alone` is mounted nowhere, and has nothing mounted in it.
+    """
+
+    def __init__(
+        self, path: str, descriptor: Descriptor, pool: str, options: str, *, alone: bool = False
+    ) -> None:
         super().__init__(path, descriptor)
         self.pool = pool
         self._options = options
-        bare = mounting.copy_detached(descriptor.fd)
+        # Of what is mounted nowhere there can be no copy before Linux 6.15, and need not be.
+        bare = os.dup(descriptor.fd) if alone else mounting.copy_detached(descriptor.fd)
         try:
             self._bare = HostRoot(path, Descriptor(os.open(".", _DIRECTORY, dir_fd=bare)))
         finally:
@@ -175,6 +181,19 @@ class ZfsRoot(HostRoot):
         """Whether something is mounted on the directory `path`."""
         with self._opened(path) as fd:
             return syscalls.mount_id(fd) != self.mount_id()
+
+    def mounted_at(self, paths: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """Those of `paths` where a dataset is mounted, each with a descriptor of it for the moment."""
+        below = self.mount_id()
+        for path in paths:
+            with ExitStack() as opened:
+                try:
+                    fd = opened.enter_context(self._opened(path))
+                    if syscalls.mount_id(fd) == below or self.dataset_at(path) is None:
+                        continue
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                yield path, fd
 
     def place(
         self,
@@ -305,7 +324,7 @@ class ZfsRoot(HostRoot):
         for one in existing.values():
             if one.name not in known:
                 self._sweep(one)
-        for name in zfs.snapshots(self.pool):
+        for name in zfs.lasting_snapshots(self.pool):
             if name.rpartition("@")[2].startswith(SNAPSHOT):
                 zfs.destroy_with_clones(name)
 

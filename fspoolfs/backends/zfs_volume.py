@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from fspoolfs.backends import place as places
@@ -35,12 +35,12 @@ from fspoolfs.errors import (
     BusyError,
     ExistsError,
     InvalidError,
-    NotEmptyError,
     NotFoundError,
     StorageError,
     UnsupportedError,
 )
 from fspoolfs.model.definitions import PoolDefinition
+from fspoolfs.model.infos import Feature
 from fspoolfs.progress import Progress
 from fspoolfs.system import mounting, mounts, probe, zfs
 
@@ -60,8 +60,8 @@ class ZfsVolumeSource(ProvidedSource):
     def lacks(self, definition: PoolDefinition) -> bool:
         return self._provider_name(definition) not in self._providers
 
-    def parts(self) -> Mapping[str, str]:
-        return {f"format {FORMAT}": zfs.unusable()}
+    def parts(self) -> Sequence[Feature]:
+        return [Feature(name=f"format {FORMAT}", reason=zfs.unusable(), note=zfs.version())]
 
     def check(self, definition: PoolDefinition) -> None:
         super().check(definition)
@@ -145,23 +145,13 @@ class ZfsVolumeSource(ProvidedSource):
         found = mounts.mount_at(place)
         if found is not None and _is_pools(definition, found):
             return root_on(definition, name, place, os.open(place, _DIRECTORY))
-        if found is not None:
-            raise BusyError(
-                f"pool {definition.name}: {found.source} is mounted at its target {place}; unmount it, or "
-                "give the pool another target"
-            )
-        if os.listdir(place):
-            raise NotEmptyError(
-                f"pool {definition.name}: its target {place} holds files, which the volume would hide; move "
-                "them away, or give the pool another target"
-            )
+        self._refuse_target(definition, found)
         target = os.open(place, _DIRECTORY | os.O_NOFOLLOW)
         try:
             with mounted(f"{name}/{ROOT}", definition.source.options or "") as tree:
-                root = root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
                 mounting.move(tree, target)
                 mounting.share(tree)
-                return root
+                return root_on(definition, name, place, os.open(".", _DIRECTORY, dir_fd=tree))
         finally:
             os.close(target)
 

@@ -281,6 +281,7 @@ class Pools:
             if checked:
                 state, storage = os.path.realpath(self._state), os.path.realpath(self._storage)
                 placement.check_apart(pool.name, real, state=state, storage=storage)
+                self._registry.check(pool.definition)
             try:
                 source = self._registry.source_for(pool.definition)
             except UnsupportedError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 from fspoolfs.errors import BusyError
 from fspoolfs.system import files, syscalls
@@ -17,6 +18,8 @@ _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
 _FORGOTTEN = frozenset((errno.EIO, errno.ESTALE, errno.EBADF))
 #: FUSE_SUPER_MAGIC and NFS_SUPER_MAGIC, include/uapi/linux/magic.h
 _OF_SERVERS = frozenset((0x65735546, 0x6969))
+#: And those that cannot allocate space, such as zfs.
+_NO_ALLOCATION = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
 #: Zeros written at once, in bytes.
 _PIECE = 1 << 20
 
@@ -32,6 +35,25 @@ def _lock(fd: int) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+
+
+def _extend(fd: int, present: int, size: int) -> None:
+    """Zeros up to `size` bytes, or nothing where there is no space for all of them.
+
+    posix_fallocate(3) would write to every block first where the file system cannot allocate space.
+    """
+    try:
+        syscalls.fallocate(fd, present, size - present)
+    except OSError as error:
+        if error.errno not in _NO_ALLOCATION:
+            raise
+    try:
+        for offset in range(present, size, _PIECE):
+            files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, present)
+        raise
 
 
 class HostLog:
@@ -54,7 +76,8 @@ class HostLog:
         """Open `name` in `dir_fd`, which allows fsync(2); make or extend it to `size` bytes.
 
         New space is written with zeros, since space that is only allocated (fallocate(2)) has its
-        first write recorded in the file system's journal. A longer file stays as it is. One that has
+        first write recorded in the file system's journal. Where there is too little of it the file keeps
+        the size that it had. A longer file stays as it is. One that has
         its size is not synced before the first `sync`: whoever gave it that may have been killed before
         he did so himself, but as long as nothing is written nobody relies on it. Raises
         `BusyError` while somebody else has it open: two programs would write over each other. Who is
@@ -70,10 +93,7 @@ class HostLog:
         directory = Descriptor(os.dup(dir_fd))
         if present >= size:
             return cls(descriptor, present, directory, name, is_new=True)
-        # posix_fallocate(3) would write into each block where the file system cannot do it.
-        syscalls.allocate(fd, present, size - present)
-        for offset in range(present, size, _PIECE):
-            files.write_all(fd, bytes(min(_PIECE, size - offset)), offset)
+        _extend(fd, present, size)
         os.fsync(fd)
         os.fsync(dir_fd)
         return cls(descriptor, size, directory, name, is_new=False)

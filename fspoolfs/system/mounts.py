@@ -20,6 +20,7 @@ _UMOUNT_TIMEOUT = 30.0
 KEPT = 1.0
 
 # mangle_path() of fs/seq_file.c writes blanks, newlines, backslashes and # as three octal digits.
+_ESCAPED = re.compile(rb"[ \t\n\\#]")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -163,6 +164,24 @@ def mount_at(path: str, table: Sequence[Mount] | None = None) -> Mount | None:
     """
     found = containing(mounts() if table is None else table, path)
     return found if found is not None and found.target == os.path.normpath(path) else None
+
+
+def last_on(path: str) -> Mount | None:
+    """The last mount on exactly `path`, which one that only root reaches has nobody else covering.
+
+    As `mount_at`, but quick where there are thousands: only the lines with that path are looked into.
+    """
+    encoded = b" " + _ESCAPED.sub(lambda match: b"\\%03o" % match[0][0], os.fsencode(path)) + b" "
+    with open("/proc/self/mountinfo", "rb") as lines:
+        text = lines.read()
+    end = len(text)
+    while (at := text.rfind(encoded, 0, end)) >= 0:
+        begin = text.rfind(b"\n", 0, at) + 1
+        found = _parse_line(text[begin : text.find(b"\n", at)])
+        if found.target == path:
+            return found
+        end = begin  # it is what another one shows
+    return None
 
 
 def containing(table: Sequence[Mount], path: str) -> Mount | None:

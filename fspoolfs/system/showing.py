@@ -6,38 +6,14 @@ before anybody can see it, and takes the source as a descriptor, so no path is f
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from contextlib import suppress
 
-from fspoolfs.system import syscalls
+from fspoolfs.system import mount_api, syscalls
 
 #: Passable for everyone, to be listed by nobody.
 _MODE = 0o711
-
-# Calls since 5.1 have one number everywhere: include/uapi/asm-generic/unistd.h.
-_NR_OPEN_TREE = 428
-_NR_MOVE_MOUNT = 429
-_NR_MOUNT_SETATTR = 442
-
-# include/uapi/linux/mount.h, include/uapi/linux/fcntl.h
-_OPEN_TREE_CLONE = 0x1
-_MOVE_MOUNT_F_EMPTY_PATH = 0x4
-_MOUNT_ATTR_RDONLY = 0x1
-_MOUNT_ATTR_NOSUID = 0x2
-_MOUNT_ATTR_NODEV = 0x4
-_AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
-_AT_FDCWD = -100
-
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
-
-
-class _MountAttributes(ctypes.Structure):
-    """struct mount_attr, include/uapi/linux/mount.h."""
-
-    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns"))
 
 
 class ReadOnlyMounts:
@@ -55,13 +31,11 @@ class ReadOnlyMounts:
             with suppress(FileExistsError):
                 os.mkdir(directory, _MODE)
         # With what is mounted below: snapshots may be file systems of their own.
-        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
-        tree = _call(_NR_OPEN_TREE, fd, b"", flags | _OPEN_TREE_CLONE | os.O_CLOEXEC)
+        tree = mount_api.copy_tree(fd, recursive=True)
         try:
-            wanted = _MountAttributes(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV, 0, 0, 0)
-            size = ctypes.c_size_t(ctypes.sizeof(wanted))
-            _call(_NR_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(wanted), size)
-            _call(_NR_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(at), _MOVE_MOUNT_F_EMPTY_PATH)
+            wanted = mount_api.READ_ONLY | mount_api.NOSUID | mount_api.NODEV
+            mount_api.set_attributes(tree, wanted, recursive=True)
+            mount_api.move_to_path(tree, at)
         finally:
             os.close(tree)
 
@@ -87,11 +61,3 @@ def _shows(at: str, fd: int) -> bool:
     except OSError:
         return False
     return bool(read_only) and (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino)
-
-
-def _call(number: int, *arguments: object) -> int:
-    result: int = _syscall(ctypes.c_long(number), *arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result

@@ -72,12 +72,6 @@ _syncfs.restype = ctypes.c_int
 _syncfs.argtypes = (ctypes.c_int,)
 
 
-# off_t has 64 bits in this one everywhere.
-_fallocate = _libc.fallocate64
-_fallocate.restype = ctypes.c_int
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
 class _Statfs(ctypes.Structure):
     """The beginning of struct statfs, include/uapi/asm-generic/statfs.h; the rest is only room."""
 
@@ -91,6 +85,11 @@ _fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 _umount2 = _libc.umount2
 _umount2.restype = ctypes.c_int
 _umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+
+# With offsets of 64 bits everywhere; libraries other than glibc have no other kind.
+_fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
+_fallocate.restype = ctypes.c_int
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 _unshare = _libc.unshare
 _unshare.restype = ctypes.c_int
@@ -232,19 +231,19 @@ def syncfs(fd: int) -> None:
             raise _failure()
 
 
-def allocate(fd: int, offset: int, size: int) -> None:
-    """fallocate(2): have space for `size` bytes from `offset`; nothing where a file system cannot do that."""
-    while _fallocate(fd, 0, offset, size) != 0:
-        number = ctypes.get_errno()
-        if number in _UNKNOWN:
-            return
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
-
-
 def clone_file(target_fd: int, source_fd: int) -> None:
     """ioctl_ficlone(2): `target_fd` shares all of the extents of `source_fd`."""
     fcntl.ioctl(target_fd, FICLONE, source_fd)
+
+
+def fallocate(fd: int, offset: int, size: int) -> None:
+    """fallocate(2): space for a part of a file, which is made as long as that.
+
+    Raises `OSError` with EOPNOTSUPP where the file system cannot; posix_fallocate(3) would write there.
+    """
+    while _fallocate(fd, 0, offset, size) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _failure()
 
 
 def unmount(path: str, flags: int) -> None:

@@ -21,6 +21,13 @@ _BUSY, _STEP = 2.0, 0.02
 #: What a dataset is told so that its pool writes everything down; the value means nothing.
 _FLUSH = "fspoolfs:flushed"
 
+#: Properties of a dataset that is mounted when it is told to, and never else.
+_OURS = {"canmount": "noauto"}
+
+#: What the kernel's module says of itself, while it is loaded.
+_MODULE = "/sys/module/zfs/version"
+_OPENZFS = "OpenZFS"
+
 #: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
 _FUSE_MAGIC = 0x65735546
 #: File system types in mountinfo.
@@ -33,6 +40,19 @@ class Dataset:
 
     name: str
     origin: str
+
+
+def version() -> str:
+    """Which zfs it is that this host has, such as "OpenZFS 2.1.11"."""
+    try:
+        with open(_MODULE) as file:
+            return f"{_OPENZFS} {file.read().strip().partition('-')[0]}"
+    except FileNotFoundError:
+        return "zfs-fuse"
+
+
+def is_openzfs() -> bool:
+    return version().startswith(_OPENZFS)
 
 
 def unusable() -> str:
@@ -112,7 +132,9 @@ def health(name: str) -> str:
 
 def devices_of(name: str) -> list[str]:
     """The words of a pool's status, among which its devices are, as it was imported by."""
-    said = command.run(["zpool", "status", name], timeout=_TIMEOUT)
+    # OpenZFS shortens them otherwise, and knows none by what it shows then; zfs-fuse has no such option.
+    whole = ["-P"] if is_openzfs() else []
+    said = command.run(["zpool", "status", *whole, name], timeout=_TIMEOUT)
     return said.stdout.decode("utf-8", "replace").split()
 
 
@@ -125,13 +147,15 @@ def datasets(pool: str) -> list[Dataset]:
     return [Dataset(name, "" if origin == "-" else origin) for name, origin in found]
 
 
-def snapshots(pool: str) -> list[str]:
-    """The whole names of all snapshots in a pool."""
-    return [fields[0] for fields in _run("zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", pool)]
+def lasting_snapshots(pool: str) -> list[str]:
+    """The whole names of the snapshots in a pool, but for those that go with their last clone."""
+    found = _run("zfs", "list", "-H", "-o", "name,defer_destroy", "-t", "snapshot", "-r", pool)
+    return [name for name, goes in found if goes != "on"]
 
 
-def create(dataset: str, properties: Mapping[str, str]) -> None:
-    _run("zfs", "create", *_options(properties), dataset)
+def create(dataset: str) -> None:
+    """Make an empty file system, which nobody mounts by itself."""
+    _run("zfs", "create", *_options(_OURS), dataset)
 
 
 def snapshot(name: str) -> None:
@@ -139,7 +163,7 @@ def snapshot(name: str) -> None:
 
 
 def clone(snapshot: str, dataset: str, properties: Mapping[str, str]) -> None:
-    _run("zfs", "clone", *_options(properties), snapshot, dataset)
+    _run("zfs", "clone", *_options({**_OURS, **properties}), snapshot, dataset)
 
 
 def destroy_with_clones(snapshot: str) -> None:

@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from crashing.calls import numbers
@@ -19,6 +20,7 @@ from crashing.leaving import LEAVING
 from crashing.operations import LIMIT_OPERATIONS, OPERATIONS, Operation
 from crashing.volume_operations import FORMATS, volume_operations
 from crashing.workplace import FOLDER, VOLUME, Workplace
+from support import zfs
 from support.requirements import why_no_fuse, why_no_programs
 from support.shell import run
 from support.volumes import KINDS
@@ -116,8 +118,11 @@ def _test(options: argparse.Namespace) -> int:
     kept = base / "violations"
     results: list[Result] = []
     began = time.monotonic()
+    stack = ExitStack()
     try:
         base.mkdir(mode=0o711)
+        if options.on == f"{VOLUME}zfs":
+            stack.enter_context(zfs.running("--enable-xattr"))
         calls = numbers()
         print(_ROW.format(*_HEADER))
         for operation in _operations(options.on):
@@ -125,6 +130,7 @@ def _test(options: argparse.Namespace) -> int:
                 results += _test_operation(operation, base, calls, options)
         _print_row("total", results, changes=None, seconds=time.monotonic() - began)
     finally:
+        stack.close()
         if kept.exists():
             print(f"violations: what each left is in {kept}")
         else:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from crashing.volumes import Made, Volumes
+from crashing.volumes import Made, Volumes, size
+from support.machine import mounts
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: What a second item of one name gets behind it in the trash, and what a rollback keeps in its name.
@@ -65,8 +66,7 @@ def look(
         return match[0] if match[0] in known else "NEW"
 
     if os.path.ismount(root):
-        numbers = os.statvfs(root)
-        found.append(f"size {numbers.f_blocks * numbers.f_frsize}")
+        found.append(f"size {size(root)}")
     volume = Volumes(storage).describe(name, made)
     return View(status == "active", plain(told), plain(found), volume)
 
@@ -90,7 +90,8 @@ def _told(pool: Path) -> Iterator[str]:
         yield from _files(item, _ITEM_FILES)
         for snapshot in sorted((item / "snapshots").iterdir()):
             yield f"snapshot {snapshot.name} of {item.name}"
-            yield from _found(Path(os.readlink(snapshot / "data")), f"{snapshot.name} of {item.name}:")
+            place = Path(os.readlink(snapshot / "data"))
+            yield from _found(place, f"{snapshot.name} of {item.name}:", attributes=_tells_attributes(place))
     for entry in sorted((pool / "trash").iterdir()):
         yield f"trash {entry.name}"
         yield from _files(entry, ("config.xml",))
@@ -119,28 +120,39 @@ def _trash(pool: Path, root: Path) -> Iterator[str]:
         )
 
 
-def _found(path: Path, shown: str) -> Iterator[str]:
+def _found(path: Path, shown: str, *, attributes: bool = True) -> Iterator[str]:
     """A line for `path` and each thing beneath it, but for what belongs to fspoolfs itself."""
     try:
         info = path.lstat()
     except FileNotFoundError:
         yield f"{shown}/ is not there"
         return
-    yield f"{shown}/ {stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid} {_content(path, info)}"
+    content = [_content(path, info), *(_attributes(path) if attributes else ())]
+    yield f"{shown}/ {stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid} {' '.join(content)}"
     if stat.S_ISDIR(info.st_mode):
         for name in sorted(os.listdir(path)):
             if name != OWN:
-                yield from _found(path / name, f"{shown}/{name}")
+                yield from _found(path / name, f"{shown}/{name}", attributes=attributes)
+
+
+def _tells_attributes(snapshot: Path) -> bool:
+    """Not where it is mounted by zfs-fuse.
+
+    From what has no extended attributes in a dataset that is read-only that answers ENOSYS, whereupon the
+    kernel asks it no more, and takes all that is mounted with it for something that has none.
+    """
+    return not any(mount.point == str(snapshot) and mount.fstype == "fuse.zfs" for mount in mounts())
+
+
+def _attributes(path: Path) -> Iterator[str]:
+    for name in sorted(os.listxattr(path, follow_symlinks=False)):
+        yield f"{name}={os.getxattr(path, name, follow_symlinks=False)!r}"
 
 
 def _content(path: Path, info: os.stat_result) -> str:
-    attributes = " ".join(
-        f"{name}={os.getxattr(path, name, follow_symlinks=False)!r}"
-        for name in sorted(os.listxattr(path, follow_symlinks=False))
-    )
     if stat.S_ISLNK(info.st_mode):
         return f"-> {os.readlink(path)}"
     if stat.S_ISREG(info.st_mode):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        return f"{info.st_nlink} links, {info.st_size} bytes, {info.st_mtime_ns}, {digest} {attributes}"
-    return attributes
+        return f"{info.st_nlink} links, {info.st_size} bytes, {info.st_mtime_ns}, {digest}"
+    return ""

@@ -1,5 +1,7 @@
 """The operations of a pool on a volume, for each format of file system, as a person types them.
 
+Items of zfs are datasets, which is more than directories: those of them that zfs has a part in are here too.
+
 The variables are those of `crashing.operations`; the pool "tank" is there in all of them, with items.
 """
 
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 
 from crashing.operations import FILLED, Operation, Track
 
-FORMATS = ("ext4", "xfs", "btrfs")
+FORMATS = ("ext4", "xfs", "btrfs", "zfs")
 _MIB = 1 << 20
 #: Bytes: xfs needs 300 MiB.
 _SIZE, _LARGER = 320 * _MIB, 400 * _MIB
@@ -72,7 +74,15 @@ def volume_operations(format: str) -> Sequence[Operation]:
         )
     else:
         growing = (one("grow", larger, 'echo start > "$P/status"', prepare=_STOPPED),)
+    items = (
+        one("item create", 'mkdir "$P/items/new"'),
+        one("item delete", 'rmdir "$P/items/web"'),
+        one("item rename", 'mv "$P/items/web" "$P/items/new"'),
+        one("item clone", 'echo clone new > "$P/items/web/status"'),
+        one("item snapshot", 'mkdir "$P/items/web/snapshots/new"'),
+    )
     return (
+        *(items if format == "zfs" else ()),
         one("build", f"echo build > {_NEW}", prepare=new, pool="new", formats=True),
         one(
             "build and start",

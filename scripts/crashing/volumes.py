@@ -7,14 +7,16 @@ that was made anew is told from the one that was there, mounted or not.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from support import zfs
 from support.leftovers import beneath
-from support.machine import loop_devices, mounts
+from support.machine import Mount, loop_devices, mounts
 from support.wait import eventually
 
 #: Seconds for a loop device to go with its last user.
@@ -29,6 +31,14 @@ _BTRFS, _BTRFS_UUID, _BTRFS_DEVICE = 1 << 16, 0x20, 0x32B + 17 + 48 + 16
 #: and when an inode was made, in it.
 _XFS = struct.Struct(">4sI24s16s8sQ40xH17xB")
 _XFS_MADE, _XFS_NONE = 144, (1 << 64) - 1
+#: Of zfs (include/sys/vdev_impl.h): the list of the first label, and in it two pairs in XDR (RFC 4506), whose
+#: types and numbers of elements stand before the value: the name of the zpool, which ends with the uuid, and
+#: the number that each gets when it is made.
+_ZFS, _ZFS_SIZE = 16 << 10, 112 << 10
+_ZFS_NAME = re.compile(rb"\0\0\0\x04name.{12}([\w.-]*?-)?([0-9a-f-]{36})", re.DOTALL)
+_ZFS_MADE = re.compile(rb"\0\0\0\x09pool_guid\0{3}.{8}(.{8})", re.DOTALL)
+#: Where the daemon mounts datasets for a moment, and what a zpool's name has behind its pool's.
+_HOLD, _UUID_LENGTH = Path("/run/fspoolfs"), 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +90,25 @@ class Volumes:
             except AssertionError as error:
                 yield str(error)
         expected = sorted(str(root) for root in roots.values() if root is not None)
-        places = sorted(mount.point for mount in mounts() if mount.source.startswith("/dev/loop"))
+        places = sorted(mount.point for mount in mounts() if _is_root(mount))
         inside = [place for place in places if place.startswith(f"{self._storage}/")]
         if inside != expected:
             yield f"mounted are {inside}, and active pools have {expected}"
+        yield from self._astray(roots)
+
+    def _astray(self, roots: dict[str, Path | None]) -> Iterator[str]:
+        """What of zfs is neither in the root of an active pool nor imported for one."""
+        if not zfs.is_running():
+            return
+        active = {name: root for name, root in roots.items() if root is not None}
+        for mount in mounts():
+            place = Path(mount.point)
+            ours = place.is_relative_to(self._storage) or place.is_relative_to(_HOLD)
+            if mount.fstype in zfs.TYPES and ours and not any(map(place.is_relative_to, active.values())):
+                yield f"{mount.source} is mounted at {place}"
+        found = zfs.imported()
+        if sorted(name[:-_UUID_LENGTH] for name in found) != sorted(active):
+            yield f"imported are {found}, and active pools are {sorted(active)}"
 
     def leftovers(self) -> Iterator[str]:
         """What there is although every pool was deleted."""
@@ -96,6 +121,22 @@ class Volumes:
             yield str(error)
 
 
+def size(root: Path) -> str:
+    """How large the file system of a pool is; a dataset has no size of its own, but its zpool has."""
+    for mount in mounts():
+        if mount.point == str(root) and mount.fstype in zfs.TYPES:
+            return zfs.size(mount.source.partition("/")[0])
+    numbers = os.statvfs(root)
+    return str(numbers.f_blocks * numbers.f_frsize)
+
+
+def _is_root(mount: Mount) -> bool:
+    """Whether it is the file system of a pool, and not one of its items."""
+    if mount.fstype in zfs.TYPES:
+        return mount.source.endswith("/root")
+    return mount.source.startswith("/dev/loop")
+
+
 def _attached(image: Path) -> int:
     return sum(device.file == str(image) for device in loop_devices())
 
@@ -103,7 +144,7 @@ def _attached(image: Path) -> int:
 def _made(image: Path) -> Made | None:
     fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _ext4(fd) or _btrfs(fd) or _xfs(fd)
+        return _ext4(fd) or _btrfs(fd) or _xfs(fd) or _zfs(fd)
     finally:
         os.close(fd)
 
@@ -135,3 +176,11 @@ def _xfs(fd: int) -> Made | None:
         return Made(UUID(bytes=uuid), b"")
     place = (root >> shift) * size + (root & ((1 << shift) - 1)) * inode_size
     return Made(UUID(bytes=uuid), os.pread(fd, 8, place + _XFS_MADE))
+
+
+def _zfs(fd: int) -> Made | None:
+    block = os.pread(fd, _ZFS_SIZE, _ZFS)
+    name, made = _ZFS_NAME.search(block), _ZFS_MADE.search(block)
+    if name is None or made is None:
+        return None
+    return Made(UUID(name[2].decode()), made[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ from crashing.errors import CrashtestError
 from crashing.leaving import LEAVING
 from crashing.tracer import Kill, Tracer
 from crashing.volumes import Volumes
+from support import zfs
 from support.daemon import Daemon
 from support.leftovers import beneath, take_away
-from support.machine import is_mounted, loop_devices
+from support.machine import is_mounted, loop_devices, mounts
 from support.shell import run, sh
 from support.wait import eventually
 
@@ -33,6 +35,7 @@ class Workplace:
         self._directory = directory
         self._numbers = numbers
         self._log_read = 0
+        self._on_zfs = kind == f"{VOLUME}zfs"
         directory.mkdir()
         saved = directory / "saved"
         saved.mkdir()
@@ -69,6 +72,8 @@ class Workplace:
 
     def _unmount(self) -> None:
         """Take away what a daemon has left mounted in its state directory, and its pools' volumes."""
+        if self._on_zfs:
+            _export()
         left = [*beneath(self.state), *beneath(self.storage)]
         take_away(leftover for leftover in left if leftover.remedy[0] == "umount")
         eventually(
@@ -137,3 +142,17 @@ class Workplace:
         for disk in self._disks:
             disk.close()
         run("rm", "-rf", "--one-file-system", "--", self._directory)
+
+
+def _export() -> None:
+    """Unmount all of zfs, the deepest first, and let go of the zpools."""
+    for mount in sorted(mounts(), key=lambda mount: len(mount.point), reverse=True):
+        # What is shown elsewhere goes with what it shows.
+        if mount.fstype in zfs.TYPES and is_mounted(Path(mount.point)):
+            os.statvfs(mount.point)  # as the daemon does it before, see `fspoolfs.backends.zfs_mounts.settle`
+            run("umount", mount.point)
+    for name in zfs.imported():
+        eventually(
+            lambda name=name: run("zpool", "export", name, check=False).returncode == 0,  # type: ignore[misc]
+            what=f"zpool {name} is exported",
+        )

@@ -9,29 +9,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from vmtesting import archive, machine
+from vmtesting import archive, machine, openzfs
 from vmtesting.errors import VmtestError
 from vmtesting.guest import Guest
 
 PROJECT = Path(__file__).parents[2]
 #: The project's own environment, the same path in the guest.
 _PYTHON = ".venv/bin/python"
-_COMMAND = (
-    _PYTHON,
-    "-m",
-    "pytest",
-    "-c",
-    "tests/vm/guest.ini",
-    "--rootdir=.",
-    "--confcutdir=tests/vm",
-    "tests/vm",
+_PYTEST = (_PYTHON, "-m", "pytest", "-c", "tests/vm/guest.ini", "--rootdir=.", "--confcutdir=tests/vm")
+_COMMAND = (*_PYTEST, "tests/vm")
+#: Those that need OpenZFS.
+_OPENZFS = (
+    *_PYTEST,
+    *sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("tests/vm/test_openzfs_*.py")),
 )
 #: Tells tests that they are in the guest, and pytest to load no plugin that it is not told to.
 _VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+#: Tells them that zfs is OpenZFS.
+_OPENZFS_VARIABLE = "FSPOOLFS_OPENZFS"
 #: What else of the environment matters there.
 _PASSED_ON = ("CI", "FSPOOLFS_REQUIRED")
 
@@ -39,16 +38,19 @@ _PASSED_ON = ("CI", "FSPOOLFS_REQUIRED")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
     options = _parser().parse_args(arguments)
-    command = options.command[options.command[:1] == ["--"] :] or _COMMAND
+    default = _OPENZFS if options.openzfs else _COMMAND
+    command = options.command[options.command[:1] == ["--"] :] or default
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     began = time.monotonic()
     try:
         found = machine.look()
-        if command == _COMMAND:
-            _compile()
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _VARIABLES
-        files = archive.initial_files(found, command, PROJECT, environment)
+        variables = _VARIABLES | ({_OPENZFS_VARIABLE: "1"} if options.openzfs else {})
+        layers = [openzfs.layer(found.version)] if options.openzfs else []
+        if command == default:
+            _compile(command, variables)
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | variables
+        files = archive.initial_files(found, command, PROJECT, environment, layers)
         with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
             guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
             status = guest.run(files, timeout=options.timeout)
@@ -73,24 +75,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="2048 by default")
     parser.add_argument("--processors", type=int, default=2, metavar="N", help="2 by default")
+    parser.add_argument(
+        "--openzfs",
+        action="store_true",
+        help="with OpenZFS in the guest, built for its kernel by the first run, in some minutes; by default "
+        "the tests that need it",
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
-def _compile() -> None:
+def _compile(tests: Sequence[str], variables: Mapping[str, str]) -> None:
     """Leave bytecode for the guest, where compiling takes twenty times as long.
 
     Modules of tests are compiled by pytest, which changes their assertions.
     """
     for command in (
         (_PYTHON, "-m", "compileall", "-q", "fspoolfs", "scripts"),
-        (*_COMMAND, "--collect-only"),
+        (*tests, "--collect-only"),
     ):
         subprocess.run(
             command,
             cwd=PROJECT,
             check=False,
-            env={**os.environ, **_VARIABLES},
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -20,15 +20,20 @@ _HEADER_SIZE = 110
 
 
 def initial_files(
-    machine: Machine, command: Sequence[str], directory: Path, environment: Mapping[str, str]
+    machine: Machine,
+    command: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    layers: Sequence[Path],
 ) -> bytes:
-    """The archive; the guest runs `command` in `directory`."""
+    """The archive; the guest runs `command` in `directory`, and sees `layers` over its root."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     lines += [f"cd {shlex.quote(str(directory))} || exit", shlex.join(command)]
     files = {
         "bin/busybox": machine.busybox.read_bytes(),
         "init": (_HERE / "first").read_bytes(),
         "second": (_HERE / "second").read_bytes(),
+        "layers": "".join(f"/outside{path}\n" for path in layers).encode(),
         "command": "\n".join([*lines, ""]).encode(),
         "modules/order": "".join(f"{path.name}\n" for path in machine.modules).encode(),
         **{f"modules/{path.name}": path.read_bytes() for path in machine.modules},

@@ -28,6 +28,7 @@ class Machine:
     qemu: str
     virtiofsd: str
     busybox: Path
+    version: str
     kernel: Path
     modules: tuple[Path, ...]
 
@@ -55,6 +56,7 @@ def look() -> Machine:
         qemu=qemu,
         virtiofsd=virtiofsd,
         busybox=Path(busybox),
+        version=version,
         kernel=_KERNELS / f"vmlinuz-{version}",
         modules=tuple(_modules(modprobe, version)),
     )

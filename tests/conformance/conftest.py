@@ -17,10 +17,10 @@ from support import ceph, moosefs, sshd, zfs
 from support.volumes import Volumes, marks
 
 #: What tests need that use a server, by its fixture.
-SERVERS = {"zfs_fuse": zfs.MARKS, "sshd": sshd.MARKS, "moosefs": moosefs.MARKS, "ceph": ceph.MARKS}
+SERVERS = {"usable_zfs": zfs.MARKS, "sshd": sshd.MARKS, "moosefs": moosefs.MARKS, "ceph": ceph.MARKS}
 #: The fixtures that sources need.
 FOR_SOURCES = {
-    "images-zfs": "zfs_fuse",
+    "images-zfs": "usable_zfs",
     "network-sshfs": "sshd",
     "network-moosefs": "moosefs",
     "network-cephfs": "ceph",

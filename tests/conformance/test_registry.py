@@ -16,7 +16,7 @@ from fspoolfs.backends.registry import FileSystemKind, Registry, default_registr
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost, SimulatedSource
 from fspoolfs.backends.volume import VolumeSource
-from fspoolfs.errors import UnsupportedError
+from fspoolfs.errors import InvalidError, UnsupportedError
 from fspoolfs.model.definitions import PoolSource, PoolType
 from fspoolfs.system import command
 
@@ -67,6 +67,18 @@ def test_refusal_without_format_names_the_type_alone() -> None:
     network = replace(pool("/mnt/x"), type=PoolType.NETWORK)
     with pytest.raises(UnsupportedError, match="type 'network' has no backend"):
         simulated_registry(SimulatedHost()).source_for(network)
+
+
+@pytest.mark.parametrize("format", [None, "ext4", "xfs", "btrfs", "zfs"])
+def test_known_formats_of_volumes_are_accepted(format: str | None) -> None:
+    wanted = PoolSource(pool="p", volume="v", format=format)
+    default_registry(STORAGE).check(replace(pool("/mnt/x"), type=PoolType.VOLUME, source=wanted))
+
+
+def test_refusal_of_an_unknown_format_names_those_that_there_are() -> None:
+    wanted = PoolSource(pool="p", volume="v", format="ntfs")
+    with pytest.raises(InvalidError, match=r"no format 'ntfs' .* one of ext4, xfs, btrfs, zfs$"):
+        default_registry(STORAGE).check(replace(pool("/mnt/x"), type=PoolType.VOLUME, source=wanted))
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,13 @@ def test_overwriting_begins_with_an_empty_pool(daemon: Daemon) -> None:
 # Faults.
 
 
+def test_a_format_that_nobody_knows_is_not_defined(daemon: Daemon) -> None:
+    with refused(errno.EINVAL):
+        define(daemon, "tank", "ntfs")
+    assert "one of ext4, xfs, btrfs, zfs" in value(daemon.mount / "last_error")
+    assert not (daemon.mount / "pools" / "tank").exists()
+
+
 def test_a_build_without_a_capacity_is_refused(daemon: Daemon) -> None:
     pool = define(daemon, "tank", "ext4", size=None)
     with refused(errno.EINVAL):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from fspoolfs.system import syscalls
 from fspoolfs.system.logfile import HostLog
 from fspoolfs.system.paths import HostRoot
+
+#: More than is written at once.
+_LARGE = (1 << 20) + 10_000
 
 
 @pytest.fixture
@@ -77,6 +82,56 @@ def test_a_log_is_durable_before_anything_in_it_is_whoever_made_it(
     assert synced == 2 * [False, True]
     log.sync()
     assert synced == 2 * [False, True]
+    log.close()
+
+
+def _fail_to_allocate(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(syscalls, "fallocate", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_space_cannot_be_allocated_zeros_are_written_once(
+    base: Path, root: HostRoot, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (base / "journal").write_bytes(b"head")
+    _fail_to_allocate(monkeypatch, number)
+    written: list[tuple[int, int]] = []
+    pwrite = os.pwrite
+
+    def write(fd: int, data: bytes, offset: int) -> int:
+        written.append((offset, len(data)))
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    log = root.open_log("journal", size=_LARGE)
+    assert written == [(4, 1 << 20), (4 + (1 << 20), _LARGE - 4 - (1 << 20))]
+    assert (base / "journal").read_bytes() == b"head" + bytes(_LARGE - 4)
+    log.close()
+
+
+@pytest.mark.parametrize("allocates", [True, False])
+def test_without_space_for_all_of_a_log_none_is_taken(
+    base: Path, root: HostRoot, monkeypatch: pytest.MonkeyPatch, allocates: bool
+) -> None:
+    (base / "journal").write_bytes(b"head")
+    pwrite = os.pwrite
+
+    def write(fd: int, data: bytes, offset: int) -> int:
+        if offset > 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    _fail_to_allocate(monkeypatch, errno.ENOSPC if allocates else errno.EOPNOTSUPP)
+    with pytest.raises(OSError, match="No space"):
+        root.open_log("journal", size=_LARGE)
+    assert (base / "journal").read_bytes() == b"head"
+    monkeypatch.undo()
+    log = root.open_log("journal", size=_LARGE)
+    assert log.read(0, _LARGE) == b"head" + bytes(_LARGE - 4)
     log.close()
 
 

@@ -92,7 +92,28 @@ def test_the_machine_itself_is_read() -> None:
     assert found.fs_type == "proc"
     assert mounts.containing(mounts.mounts(), "/proc/self/status") == found
     assert mounts.mount_at("/proc/self") is None
+
     assert found in mounts.mounts(os.getpid())
+
+
+def test_the_last_mount_on_a_path_is_found_among_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    # One more on the same place, and one that shows the same words of another file system there.
+    table.write_bytes(
+        TEXT + rb"32 22 0:50 / /proc rw - tmpfs over rw" + b"\n" + rb"33 27 0:51 /proc /p rw - x y rw" + b"\n"
+    )
+    real = open
+    monkeypatch.setattr(
+        "builtins.open", lambda path, *how: real(table if "mountinfo" in str(path) else path, *how)
+    )
+    found = {path: mounts.last_on(path) for path in ("/proc", "/srv/my files\n#", "/srv", "/p", "/none")}
+    assert {path: mount and mount.mount_id for path, mount in found.items()} == {
+        "/proc": 32,
+        "/srv/my files\n#": 30,
+        "/srv": None,
+        "/p": 33,
+        "/none": None,
+    }
 
 
 @pytest.mark.parametrize("path", ["/", "/dev/shm", "/proc/sys"])

@@ -179,6 +179,17 @@ def test_syncfs_takes_a_directory_and_tells_a_bad_descriptor(tmp_path: Path) -> 
     assert number_of(lambda: syscalls.syncfs(fd)) == errno.EBADF
 
 
+def test_allocated_space_is_there_and_reads_as_zeros(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb+") as file:
+        syscalls.fallocate(file.fileno(), 5, 100_000)
+        info = os.fstat(file.fileno())
+        assert info.st_size == 100_005
+        assert info.st_blocks * 512 >= 100_000
+        assert file.read() == bytes(100_005)
+        fd = file.fileno()
+    assert number_of(lambda: syscalls.fallocate(fd, 0, 1)) == errno.EBADF
+
+
 def test_calls_interrupted_by_a_signal_are_repeated(tree: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = syscalls._openat2
     answers: list[Callable[..., int]] = [failing(errno.EINTR), failing(errno.EINTR), real]

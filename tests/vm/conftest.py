@@ -15,15 +15,22 @@ import pytest
 from fspoolfs.backends import project_quota
 from fspoolfs.backends.project_quota import ProjectQuotaFileSystem
 from fspoolfs.system.paths import HostRoot
+from support.zfs import IS_OPENZFS
 from vm.disks import Volume, volume
 from vm.preloaded import PreloadedDaemon
+
+#: They need what only `scripts/vmtest --openzfs` brings.
+collect_ignore_glob = [] if IS_OPENZFS else ["test_openzfs_*"]
 
 _HERE = Path(__file__).parent
 #: Set by `scripts/vmtest`.
 _VARIABLE = "FSPOOLFS_GUEST"
 
 # The suites that run here as well, with their failed assertions explained as they are elsewhere.
-for _suite in ("conformance.test_filesystem_contract", "conformance.test_source_contract"):
+for _suite in (
+    *(f"conformance.test_{name}_contract" for name in ("filesystem", "log", "root", "source")),
+    *("root.test_volume_pools", "root.test_zfs_pools"),
+):
     if _suite not in sys.modules:
         pytest.register_assert_rewrite(_suite)
 

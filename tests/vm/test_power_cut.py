@@ -6,25 +6,43 @@ finds only what had reached the disk.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from crashing import contract
 from mount.control import request, value
+from support.wait import eventually
 from vm.disks import FailingDisk
 from vm.operations import OPERATIONS, Operation, furnish, holds
 from vm.preloaded import PreloadedDaemon
+
+#: Seconds for a start that replays what was lost.
+_PATIENCE = 300.0
+
+
+class Disk(Protocol):
+    """What loses power; state and storage are at `place`, on it or not."""
+
+    place: Path
+
+    def cut(self) -> None:
+        """Lose whatever is written from now on."""
+
+    def return_after_cut(self) -> None:
+        """Throw away what only memory has, and bring back what is on the disk."""
 
 
 class Place:
     """A disk with state and storage, and the daemon on it, one after the other."""
 
-    def __init__(self, kind: str, base: Path) -> None:
-        self._disk = FailingDisk(kind)
-        self.daemon = PreloadedDaemon(base, self._disk.place)
+    def __init__(self, disk: Disk, base: Path) -> None:
+        self.disk = disk
+        self.daemon = PreloadedDaemon(base, disk.place)
         for directory in (self.daemon.state, self.daemon.storage):
             directory.mkdir()
         self.daemon.start()
@@ -42,22 +60,38 @@ class Place:
             for entry in os.listdir(self.pool / "trash"):
                 (self.pool / "trash" / entry).rmdir()
         else:
-            self.pool.mkdir()
+            self.define()
             request(self.pool / "status", "start build")
         for name in ("web", "db"):
             furnish(self.pool, name)
 
+    def define(self) -> None:
+        self.pool.mkdir()
+
     def lose_power(self) -> None:
         """What has not reached the disk is lost; then a new daemon runs."""
-        self._disk.cut()
+        self.disk.cut()
         self.daemon.kill()
-        self._disk.return_after_cut()
+        self.disk.return_after_cut()
         # Where the power is really cut, a boot follows: which pools were active means nothing then.
         for marker in (self.daemon.state / "active").iterdir():
             marker.unlink()
         self.daemon.start()
-        request(self.pool / "status", "start")
+        self._start()
         contract.settle(self.daemon.mount)
+
+    def _start(self) -> None:
+        """However long it takes: what is emulated may be slow, and beginning again would not be quicker."""
+        try:
+            request(self.pool / "status", "start")
+        except OSError as error:
+            if error.errno != errno.EINPROGRESS:
+                raise
+            eventually(
+                lambda: value(self.pool / "status").split()[0] != "starting",
+                what="the pool has started",
+                timeout=_PATIENCE,
+            )
 
     def violations(self) -> list[str]:
         log = self.daemon.log
@@ -67,7 +101,7 @@ class Place:
 
 @pytest.fixture(scope="module", params=["ext4", "xfs", "btrfs"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(request.param, tmp_path_factory.mktemp("power"))
+    made = Place(FailingDisk(request.param), tmp_path_factory.mktemp("power"))
     yield made
     made.daemon.close()
 
