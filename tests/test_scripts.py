@@ -366,26 +366,3 @@ def test_an_installed_checkout_is_left_as_it_is() -> None:
     before = sorted((path, path.lstat().st_mtime_ns) for path in (PROJECT / ".venv").glob("*"))
     assert run(PROJECT / "scripts" / "install").stdout == "install: ready\n"
     assert sorted((path, path.lstat().st_mtime_ns) for path in (PROJECT / ".venv").glob("*")) == before
-
-
-@needs_root
-@pytest.mark.required
-def test_all_tests_run_once_in_two_runs_and_either_one_fails_the_whole(tmp_path: Path) -> None:
-    for directory in ("scripts", ".venv/bin"):
-        (tmp_path / directory).mkdir(parents=True)
-    shutil.copy(PROJECT / "scripts" / "test", tmp_path / "scripts")
-    beside = "tests/unit tests/service tests/ops tests/conformance"
-    others = "tests " + " ".join(f"--ignore={directory}" for directory in beside.split())
-    for failing in (beside, others, "nothing"):
-        for stand_in, body in (
-            ("scripts/install", ""),
-            (
-                ".venv/bin/python",
-                f'case "$*" in *pytest*) echo "$*"; [ "$*" != "-m pytest {failing}" ] ;; esac',
-            ),
-        ):
-            (tmp_path / stand_in).write_text(f"#!/bin/sh\n{body}\n")
-            (tmp_path / stand_in).chmod(0o755)
-        done = run(tmp_path / "scripts" / "test", check=False)
-        assert {f"-m pytest {beside}", f"-m pytest {others}"} <= set(done.stdout.splitlines())
-        assert bool(done.returncode) is (failing != "nothing")

@@ -89,6 +89,7 @@ def reads(stage: Stage, held: str) -> bool:
     return run("cat", stage.root / "web/file", check=False).stdout == held
 
 
+@pytest.mark.long
 def test_servers_that_all_stop_stall_the_pool_and_nothing_else(stage: Stage) -> None:
     daemon = stage.daemon
     daemon.expect_log("does not answer; it is let go as it is")

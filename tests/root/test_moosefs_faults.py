@@ -69,6 +69,7 @@ def is_responsive(daemon: Daemon) -> bool:
     return True
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_moosefs")
 def test_nothing_that_was_promised_is_lost_with_a_master_that_is_killed_and_comes_back(
     own_moosefs: MooseFs, daemon: Daemon, tmp_path: Path
@@ -91,6 +92,7 @@ def test_nothing_that_was_promised_is_lost_with_a_master_that_is_killed_and_come
         assert lines_of(item / "snapshots" / "after" / "data" / "file") >= lines_of(told)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_moosefs")
 def test_servers_that_do_not_answer_keep_nobody_from_the_rest_and_are_let_go(
     own_moosefs: MooseFs, daemon: Daemon

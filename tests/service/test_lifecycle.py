@@ -265,7 +265,12 @@ async def test_a_failed_pool_that_is_undefined_leaves_nothing_running(
         await fail_while_active(service, host, pool)
         await service.lifecycle.undefine(pool, ROOT)
         assert pool.attached is None
-        assert not [one.name for one in threading.enumerate() if one.name == "commit-tank"]
+        # It has said that it is done a moment before it ends.
+        await until(
+            service,
+            lambda: "commit-tank" not in {one.name for one in threading.enumerate()},
+            what="its thread has ended",
+        )
 
 
 STALE_REQUESTS: dict[str, Callable[[Service, Pool], Awaitable[None]]] = {

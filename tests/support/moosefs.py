@@ -182,8 +182,9 @@ class MooseFs:
         for server in (self.master, *self.chunks):
             server.signal(number)
 
-    def _is_being_left(self) -> bool:
-        return any(str(self.mounted) in line for line in self.client.processes().values())
+    def _leaving(self) -> list[int]:
+        """The programs that still serve the mount."""
+        return [pid for pid, line in self.client.processes().items() if str(self.mounted) in line]
 
     def close(self) -> None:
         # Lazily: what hangs on a dead server is to go, too.

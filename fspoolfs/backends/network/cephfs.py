@@ -34,8 +34,9 @@ from fspoolfs.system.mounts import Mount
 _PORTS = (3300, 6789)
 #: Where a pool's private configuration is while it is being mounted.
 _PRIVATE = "/run/fspoolfs/ceph"
-#: Seconds that a client looks for a monitor, and then for a metadata server.
-_CONNECT = 15
+#: Seconds that a client may take that has reached a monitor: metadata servers wait for one that they have
+#: lost, and that had what is asked for, for 30 at least.
+_CONNECT = 40
 _NAME = "admin"
 _FUSE, _KERNEL = "fuse.ceph-fuse", "ceph"
 _WAYS = ("fuse", "kernel")
@@ -115,6 +116,8 @@ class Cephfs:
         return f"cephfs:{hosts}:{file_system and file_system + '='}{exports.directory(definition)}"
 
     def mount(self, definition: PoolDefinition, place: str, progress: Progress) -> None:
+        if not self.answers(definition):
+            raise exports.unreachable(definition, "no monitor answers")
         with _private_files(definition) as (conf, secret):
             words = (
                 _fuse_command(definition, conf, place)
@@ -294,7 +297,7 @@ def _key(definition: PoolDefinition) -> str:
 
 def _unreachable(definition: PoolDefinition) -> FspoolError:
     return exports.unreachable(
-        definition, f"no monitor or metadata server answered within {_CONNECT} seconds"
+        definition, f"a monitor answers, but no metadata server did within {_CONNECT} seconds"
     )
 
 
