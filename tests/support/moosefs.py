@@ -110,6 +110,8 @@ class MooseFs:
         self.client = hosts[-1]
         self.master = self._make_master(hosts[0])
         self.chunks = [self._make_chunks(hosts[min(n, len(hosts)) - 1], n) for n in range(1, chunks + 1)]
+        #: Programs of the mount that had to be killed, which may take their time to end.
+        self.killed: list[int] = []
         self.mounted = place / "mounted"
         self.mounted.mkdir()
 
@@ -202,10 +204,12 @@ def running(place: Path) -> Iterator[MooseFs]:
     """A small one, on one host: a master and two chunk servers, since there are two copies of everything."""
     with ExitStack() as stack:
         host = Host()
-        stack.callback(host.close)
+        made: list[MooseFs] = []
+        stack.callback(lambda: host.close(but=[pid for one in made for pid in one.killed]))
         for one in (MASTER, address(2), GUARDED, MEAN):
             host.add(one)
-        yield _started(stack, MooseFs(place, [host], 2))
+        made.append(MooseFs(place, [host], 2))
+        yield _started(stack, made[0])
 
 
 @contextmanager
