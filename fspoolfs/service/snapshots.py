@@ -89,7 +89,9 @@ class Snapshots(ItemWork):
             make_room(attached.root, target)
             if snapshotter.instant_snapshots:
                 snapshotter.snapshot(item.definition.location, target, progress)
-                snapshot.place = content(attached, target)
+                elsewhere = content(attached, target)
+                # Its own directory may be called otherwise later.
+                snapshot.place = "" if elsewhere == target else elsewhere
             else:
                 _show_copy(attached.root, staging, target)
 

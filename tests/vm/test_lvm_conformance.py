@@ -20,6 +20,9 @@ from fspoolfs.progress import Progress
 from fspoolfs.system.paths import HostRoot
 from vm.volume_groups import Group
 
+#: The same file systems have the same contract without LVM in every run.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["ext4", "xfs"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
