@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from support.daemon import Daemon
 from support.leftovers import beneath, take_away
+from support.logs import complaints
 from support.network import Host
 from support.shell import run
 
@@ -62,6 +65,8 @@ class Client(Daemon):
         take_away(leftover for leftover in beneath(self.base) if leftover.remedy[-1] != str(self.base))
 
     def close(self) -> None:
+        # What it says from now on has to do with hosts that ended before it, and that servers wait for.
+        found, self._is_log_told = complaints(self.log, self._announced), True
         try:
             if self.is_running:
                 self._let_go()
@@ -75,6 +80,8 @@ class Client(Daemon):
             self.clear()
             run("umount", "--lazy", self.base)
         super().close()
+        if found:
+            pytest.fail("the daemon's log:\n" + "\n".join(found), pytrace=False)
 
 
 @contextmanager
