@@ -21,7 +21,7 @@ from fspoolfs.errors import FspoolError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.model.infos import Feature, UsageInfo
 from fspoolfs.progress import Progress
-from fspoolfs.system import moosefs
+from fspoolfs.system import moosefs, syscalls
 from fspoolfs.system.moosefs import Limit, Master
 
 _OURS = Limit.LENGTH | Limit.INODES
@@ -185,7 +185,7 @@ def probe(root: RootDirectory) -> MooseFileSystem | None:
     """Takes roots on a mounted MooseFS when this process is root."""
     if os.geteuid() != 0 or not isinstance(root, HostDirectories):
         return None
-    if root.filesystem_magic() != moosefs.FUSE_MAGIC:
+    if root.filesystem_magic() != syscalls.FUSE_MAGIC:
         return None
     fd = root.open_directory("")
     try:

@@ -16,8 +16,8 @@ _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | o
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS))
 #: What an open file answers that its server does not know any more.
 _FORGOTTEN = frozenset((errno.EIO, errno.ESTALE, errno.EBADF))
-#: FUSE_SUPER_MAGIC and NFS_SUPER_MAGIC, include/uapi/linux/magic.h
-_OF_SERVERS = frozenset((0x65735546, 0x6969))
+#: File systems of servers: FUSE, and NFS_SUPER_MAGIC of include/uapi/linux/magic.h
+_OF_SERVERS = frozenset((syscalls.FUSE_MAGIC, 0x6969))
 #: And those that cannot allocate space, such as zfs.
 _NO_ALLOCATION = frozenset((errno.EOPNOTSUPP, errno.ENOSYS))
 #: Zeros written at once, in bytes.

@@ -20,9 +20,6 @@ from typing import Final
 
 from fspoolfs.errors import StorageError, TimeLimitError
 
-#: f_type of every FUSE file system (include/uapi/linux/magic.h).
-FUSE_MAGIC: Final = 0x65735546
-
 # MFSCommunication.h
 _REGISTER, _REGISTERED = 400, 401
 _SNAPSHOT, _SNAPSHOT_DONE = 468, 469

@@ -18,8 +18,6 @@ from fspoolfs.system import syscalls
 from fspoolfs.system.descriptors import Descriptor
 from fspoolfs.system.paths import HostRoot
 
-#: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h
-_FUSE = 0x65735546
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: For writing: some servers sync what this host has written only through such an open file.
 _FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -29,7 +27,7 @@ _THREADS = 8
 
 def root_of(path: str, descriptor: Descriptor) -> HostRoot:
     """The root behind a descriptor, which is to be seen at `path`."""
-    remote = syscalls.filesystem_magic(descriptor.fd) == _FUSE
+    remote = syscalls.filesystem_magic(descriptor.fd) == syscalls.FUSE_MAGIC
     return RemoteRoot(path, descriptor) if remote else HostRoot(path, descriptor)
 
 

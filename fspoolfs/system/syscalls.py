@@ -40,6 +40,9 @@ UMOUNT_NOFOLLOW = 0x08
 #: include/uapi/linux/sched.h
 CLONE_FS = 0x0200
 
+#: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h: what `filesystem_magic` tells of every FUSE mount.
+FUSE_MAGIC = 0x65735546
+
 # What file systems and kernels answer that do not know a call or one of its flags.
 _UNKNOWN = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
 

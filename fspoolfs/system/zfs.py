@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fspoolfs.errors import FspoolError, StorageError
-from fspoolfs.system import command
+from fspoolfs.system import command, syscalls
 
 #: Seconds that a command may take: a pool may have to be replayed or a dataset's blocks be freed.
 _TIMEOUT = 300.0
@@ -28,8 +28,6 @@ _OURS = {"canmount": "noauto"}
 _MODULE = "/sys/module/zfs/version"
 _OPENZFS = "OpenZFS"
 
-#: FUSE_SUPER_MAGIC, include/uapi/linux/magic.h.
-_FUSE_MAGIC = 0x65735546
 #: File system types in mountinfo.
 TYPES = frozenset(("zfs", "fuse.zfs"))
 
@@ -117,7 +115,7 @@ def export_pool(name: str) -> None:
 
 def is_fuse(magic: int) -> bool:
     """Whether it is zfs-fuse that has mounted something of which `magic` is f_type of statfs(2)."""
-    return magic == _FUSE_MAGIC
+    return magic == syscalls.FUSE_MAGIC
 
 
 def fill_device(name: str, device: str) -> None:

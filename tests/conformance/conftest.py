@@ -64,8 +64,6 @@ def filesystem(request: pytest.FixtureRequest) -> Iterator[FileSystem]:
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceCase]:
     if request.param in FOR_SOURCES:
         request.getfixturevalue(FOR_SOURCES[request.param])
-    if request.param == "network-bound":
-        request.getfixturevalue("network_places")
     made = SOURCES[request.param](tmp_path)
     try:
         yield made
