@@ -100,15 +100,17 @@ class Volumes:
         """What of zfs is neither in the root of an active pool nor imported for one."""
         if not zfs.is_running():
             return
-        active = {name: root for name, root in roots.items() if root is not None}
-        for mount in mounts():
+        found = [mount for mount in mounts() if mount.fstype in zfs.TYPES]
+        points = {mount.point for mount in found}
+        active = {name: root for name, root in roots.items() if root is not None and str(root) in points}
+        for mount in found:
             place = Path(mount.point)
             ours = place.is_relative_to(self._storage) or place.is_relative_to(_HOLD)
-            if mount.fstype in zfs.TYPES and ours and not any(map(place.is_relative_to, active.values())):
+            if ours and not any(map(place.is_relative_to, active.values())):
                 yield f"{mount.source} is mounted at {place}"
-        found = zfs.imported()
-        if sorted(name[:-_UUID_LENGTH] for name in found) != sorted(active):
-            yield f"imported are {found}, and active pools are {sorted(active)}"
+        imported = zfs.imported()
+        if sorted(name[:-_UUID_LENGTH] for name in imported) != sorted(active):
+            yield f"imported are {imported}, and active pools of zfs are {sorted(active)}"
 
     def leftovers(self) -> Iterator[str]:
         """What there is although every pool was deleted."""

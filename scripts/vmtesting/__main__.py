@@ -27,8 +27,9 @@ _OPENZFS = (
     *_PYTEST,
     *sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("tests/vm/test_openzfs_*.py")),
 )
-#: Tells tests that they are in the guest, and pytest to load no plugin that it is not told to.
-_VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+#: Tells tests that they are in the guest, pytest to load no plugin that it is not told to, and Python to
+#: hand over at once what it says: how far the tests came is known when the guest breaks.
+_VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1"}
 #: Tells them that zfs is OpenZFS.
 _OPENZFS_VARIABLE = "FSPOOLFS_OPENZFS"
 #: What else of the environment matters there.

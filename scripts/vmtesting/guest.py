@@ -55,7 +55,7 @@ class Guest:
             self._pass_on(qemu.stdout.fileno(), deadline, timeout)
             with suppress(subprocess.TimeoutExpired):
                 qemu.wait(_PATIENCE)
-        return self._status()
+        return self._status(qemu.returncode)
 
     def _serve_files(self, processes: ExitStack) -> None:
         """Start virtiofsd and return when it listens; it ends when qemu hangs up."""
@@ -111,11 +111,12 @@ class Guest:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def _status(self) -> int:
+    def _status(self, qemu: int) -> int:
         try:
             return int((self._work / "status").read_text())
         except (FileNotFoundError, ValueError):
-            raise VmtestError(f"the guest ended without a status{self._console()}") from None
+            end = f"qemu was killed by signal {-qemu}" if qemu < 0 else f"qemu ended with status {qemu}"
+            raise VmtestError(f"the guest ended without a status, {end}{self._console()}") from None
 
     def _console(self) -> str:
         """What the guest's kernel said at last."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fspoolfs.model.infos import MountUse
+from fspoolfs.system.mounts import forget_recent
 from fspoolfs.system.mounttable import MountTable
 from fspoolfs.system.namespaces import MountWatch
 
@@ -228,6 +229,7 @@ def test_looking_keeps_no_file_system_alive(tmp_path: Path, watch: MountWatch) -
         assert watch._table is not None
         assert link in watch._table._namespaces
     watch.forget()
+    forget_recent()  # what others in this process have looked at
     held = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
