@@ -111,12 +111,12 @@ class Guest:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-    def _status(self, qemu: int) -> int:
+    def _status(self, qemu: int | None) -> int:
         try:
             return int((self._work / "status").read_text())
         except (FileNotFoundError, ValueError):
-            end = f"qemu was killed by signal {-qemu}" if qemu < 0 else f"qemu ended with status {qemu}"
-            raise VmtestError(f"the guest ended without a status, {end}{self._console()}") from None
+            message = f"the guest ended without a status, and qemu with {qemu}{self._console()}"
+            raise VmtestError(message) from None
 
     def _console(self) -> str:
         """What the guest's kernel said at last."""
