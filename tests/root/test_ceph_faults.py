@@ -189,7 +189,9 @@ def test_metadata_server_is_restarted_while_items_are_written(large_stage: Stage
     with writer(stage, "web") as done:
         goes_on(done)
         stage.cluster.servers["mds"].kill()
+        becomes(stage.pool, "stalled")
         stage.cluster.servers["mds"].start()
+        becomes(stage.pool, "active")
         goes_on(done)
     becomes(stage.pool, "active")
     check(stage, "web", done)
