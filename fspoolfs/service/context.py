@@ -89,6 +89,7 @@ class Context:
                 self.suspect(pool)
 
         change.watch(settled)
+        change.accounts = attached.accounts
         attached.committer.submit(change)
         if not patient:
             self.deadlines.add(change.let_go)
