@@ -71,7 +71,11 @@ def defaults(element: Element | None) -> PoolDefaults:
 def quotas(root: Element) -> tuple[Quota, ...]:
     """The quotas of a pool: its own first, then those of users and of groups, by their ids."""
     found: dict[tuple[bool, int, int], Quota] = {}
+    before: Element | None = None
     for element in root.iterchildren("quota"):
+        if before is not None and next(before.itersiblings("*")) is not element:
+            refuse(element, "the <quota> elements of a pool stand together")
+        before = element
         one = _quota(element)
         key = (one.group is not None, -1 if one.user is None else one.user, one.group or 0)
         if key in found:

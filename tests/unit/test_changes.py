@@ -20,6 +20,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    Quota,
     SoftLimit,
     TrashPolicy,
 )
@@ -41,6 +42,7 @@ ITEM = ItemDefinition(name="web", uuid=ONE, pool="tank", capacity=GiB, origin=It
 LIVE: dict[str, Any] = {
     "permissions": Permissions(mode=0o700, owner=5),
     "defaults": PoolDefaults(capacity=GiB, soft=SoftLimit(percent=80), files=1000),
+    "quotas": (Quota(user=1000, size=GiB),),
     "trash": TrashPolicy(retention=0),
     "metadata": "<metadata><a/></metadata>",
     "capacity": 11 * GiB,

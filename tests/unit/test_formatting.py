@@ -25,6 +25,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    Quota,
     SoftLimit,
     TrashPolicy,
 )
@@ -135,6 +136,23 @@ def with_sizes(kind: type[Definition], **others: st.SearchStrategy[Any]) -> st.S
     return limited | st.builds(kind, soft=soft_sizes, files=numbers_of_files, **others)
 
 
+ids = st.integers(0, 2**32 - 2)
+
+
+@st.composite
+def quotas(draw: st.DrawFn) -> tuple[Quota, ...]:
+    """In the order in which they are read: the pool's, those of users, those of groups."""
+    of_pool = [(None, None)] if draw(st.booleans()) else []
+    of_users = [(user, None) for user in sorted(draw(st.sets(ids, max_size=3)))]
+    of_groups = [(None, group) for group in sorted(draw(st.sets(ids, max_size=3)))]
+    found = []
+    for user, group in (*of_pool, *of_users, *of_groups):
+        size = draw(st.none() | st.integers(1, units.MAX_SIZE))
+        count = draw(numbers_of_files if size is not None else st.integers(1, 10**18))
+        found.append(Quota(user=user, group=group, size=size, items=count))
+    return tuple(found)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> PoolDefinition:
     kind = draw(st.sampled_from(PoolType))
@@ -147,6 +165,7 @@ def pools(draw: st.DrawFn) -> PoolDefinition:
         target=draw(st.none() | paths),
         permissions=draw(permissions),
         defaults=draw(with_sizes(PoolDefaults)),
+        quotas=draw(quotas()),
         trash=TrashPolicy(retention=draw(st.integers(0, units.MAX_DURATION))),
         metadata=draw(st.none() | metadata()),
     )
