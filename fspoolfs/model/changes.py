@@ -15,7 +15,7 @@ _POOL_FIELDS: Final = (
     *("type", "capacity", "source", "target"),
     *("permissions", "defaults", "quotas", "trash", "metadata"),
 )
-_ITEM_FIELDS: Final = ("capacity", "soft", "files", "permissions", "limits", "metadata")
+_ITEM_FIELDS: Final = ("capacity", "soft", "files", "permissions", "limits", "idmap", "metadata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,26 @@ class PoolDefinition:
     metadata: str | None = None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class IdRange:
+    """`count` ids from `start` on, as they are stored, appear as those from `target` on."""
+
+    start: int
+    target: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdMap:
+    """Whose files an item's appear to be to those who use it through its mapped directory.
+
+    Ids that no range holds appear as nobody's. There is a range of users and one of groups at least.
+    """
+
+    users: tuple[IdRange, ...]
+    groups: tuple[IdRange, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemOrigin:
     """What an item is a clone of: another item of the pool, or one of that item's snapshots."""
@@ -190,6 +210,7 @@ class ItemDefinition:
     path: str | None = None
     permissions: Permissions = field(default_factory=Permissions)
     limits: tuple[tuple[str, str], ...] = ()
+    idmap: IdMap | None = None
     origin: ItemOrigin | None = None
     metadata: str | None = None
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from lxml import etree
 
 from fspoolfs.errors import DocumentError, TooLargeError
-from fspoolfs.model import sizes, sources, values
+from fspoolfs.model import idmaps, sizes, sources, values
 from fspoolfs.model.definitions import (
     ItemDefinition,
     ItemOrigin,
@@ -64,7 +64,7 @@ _COMMON_PARTS = frozenset(
         *("source", "target", "permissions", "metadata"),
     }
 )
-_ITEM_PARTS = _COMMON_PARTS | {"files"}
+_ITEM_PARTS = _COMMON_PARTS | {"files", "idmap"}
 _POOL_PARTS = _COMMON_PARTS | {"defaults", "quota", "trash"}
 _TARGET_PARTS = frozenset({"path", "permissions"})
 _OWNERSHIP = frozenset({"mode", "owner", "group"})
@@ -253,6 +253,7 @@ def _item(root: Element) -> ItemDefinition:
         path=place.path,
         permissions=_permissions(place.permissions),
         limits=_limits(place.permissions.get("cgroups")),
+        idmap=idmaps.idmap(parts.get("idmap")),
         origin=origin,
         metadata=common.metadata,
     )

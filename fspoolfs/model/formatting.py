@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fspoolfs.model import idmaps
 from fspoolfs.model.definitions import (
     DEFAULT_RETENTION,
     Auth,
@@ -70,6 +71,8 @@ def format_item(definition: ItemDefinition, *, allocation: int | None = None) ->
         ]
         permissions.append("    </cgroups>")
     lines += _within("permissions", permissions, "  ")
+    if definition.idmap is not None:
+        lines += idmaps.lines(definition.idmap, "  ")
     return _closed(lines, "fs", definition.metadata)
 
 

@@ -76,6 +76,11 @@ def user(text: str) -> int:
     return _number(text, 0, MAX_ID)
 
 
+def id_count(text: str) -> int:
+    """How many ids a range has."""
+    return _number(text, 1, MAX_ID + 1)
+
+
 def port(text: str) -> int:
     """A port of TCP or UDP."""
     return _number(text, 1, 65535)

@@ -346,6 +346,7 @@ class Lifecycle:
         def let_go() -> None:
             """All in one thread: to change it would take as long as most of these."""
             self._exposure.withdraw(pool.name)
+            self._context.mappings.withdraw(pool.name)
             self._context.finder.forget()
             if detach:
                 unmount()

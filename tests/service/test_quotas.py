@@ -288,8 +288,8 @@ async def test_info_and_metrics_tell_how_quotas_stand(running: Running) -> None:
             "Quota:          user 1001: 8.00 GiB of 10.00 GiB, 2.00 GiB left",
         ]
         metrics = service.metrics.text().decode()
-        assert 'fspoolfs_pool_quota{pool="tank",subject="user 1001",kind="bytes"} 1.073741824e+10' in metrics
-        assert 'fspoolfs_pool_quota_taken{pool="tank",subject="the pool",kind="items"} 4.0' in metrics
+        assert 'fspoolfs_pool_quota{kind="bytes",pool="tank",subject="user 1001"} 1.073741824e+10' in metrics
+        assert 'fspoolfs_pool_quota_taken{kind="items",pool="tank",subject="the pool"} 4.0' in metrics
 
 
 async def test_what_a_refresh_finds_is_counted(running: Running, host: SimulatedHost) -> None:

@@ -13,6 +13,8 @@ from fspoolfs.errors import ImmutableError
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import (
     Host,
+    IdMap,
+    IdRange,
     ItemDefinition,
     ItemOrigin,
     Permissions,
@@ -133,6 +135,7 @@ ITEM_LIVE: dict[str, Any] = {
     "files": 1000,
     "permissions": Permissions(owner=1000),
     "limits": (("pids.max", "5"),),
+    "idmap": IdMap(users=(IdRange(0, 1000, 1),), groups=(IdRange(0, 1000, 1),)),
     "metadata": "<metadata/>",
 }
 ITEM_NEVER: dict[str, Any] = {

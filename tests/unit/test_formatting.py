@@ -18,6 +18,8 @@ from fspoolfs import names, units
 from fspoolfs.model import documents, formatting, values
 from fspoolfs.model.definitions import (
     Host,
+    IdMap,
+    IdRange,
     ItemDefinition,
     ItemOrigin,
     Permissions,
@@ -171,6 +173,14 @@ def pools(draw: st.DrawFn) -> PoolDefinition:
     )
 
 
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[IdRange, ...]:
+    """In order, and none overlaps another one."""
+    count = draw(st.integers(1, 1000))
+    numbers = sorted(draw(st.sets(st.integers(0, 4_000_000), min_size=1, max_size=4)))
+    return tuple(IdRange(number * 1000, (4_000_000 - number) * 1000, count) for number in numbers)
+
+
 items = with_sizes(
     ItemDefinition,
     name=item_names,
@@ -179,6 +189,7 @@ items = with_sizes(
     path=st.none() | item_paths,
     permissions=permissions,
     limits=limits,
+    idmap=st.none() | st.builds(IdMap, users=ranges(), groups=ranges()),
     origin=st.none() | st.builds(ItemOrigin, fs=item_names, snapshot=st.none() | item_names),
     metadata=st.none() | metadata(),
 )
