@@ -259,6 +259,7 @@ def test_a_container_s_root_may_take_away_what_lies_in_its_pool(handed: Path) ->
 def test_a_container_does_not_get_out_of_its_part_of_the_tree(handed: Path) -> None:
     # What is above a mount is what it is mounted in.
     script = """
-        test "$(stat -c %d:%i ..)" = "$(stat -c %d:%i $1/..)" && test ! -e ../define && test ! -e ../../define && echo fine
+        test "$(stat -c %d:%i ..)" = "$(stat -c %d:%i $1/..)" &&
+        test ! -e ../define && test ! -e ../../define && echo fine
     """
     assert inside(handed, script) == "fine\n"
