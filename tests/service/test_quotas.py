@@ -356,3 +356,14 @@ async def test_a_host_that_missed_too_much_counts_anew(hosts: Hosts, monkeypatch
         await second.items.create(there, item("one"), ROOT, adopt=False)
         with pytest.raises(QuotaError):
             await second.items.create(there, item("more"), ROOT, adopt=False)
+
+
+async def test_info_tells_of_what_other_hosts_have_taken(hosts: Hosts) -> None:
+    quotas = (Quota(items=7),)
+    async with hosts.host("one") as first, hosts.host("two") as second:
+        here, there = await hosts.pool(first, quotas=quotas), await hosts.pool(second, quotas=quotas)
+        await first.items.create(here, item("web"), ROOT, adopt=False)
+        await eventually_true(lambda: taken(there) == [("the pool", 0, 1)], what="it is counted there")
+        await first.trash.delete(here, "web")
+        await first.trash.purge(here, "web")
+        await eventually_true(lambda: taken(there) == [("the pool", 0, 0)], what="it is gone there")

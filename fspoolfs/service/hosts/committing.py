@@ -7,6 +7,7 @@ thing one succeeds, and the other one hears why not.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -71,6 +72,9 @@ class SharedCommitter(Committer):
         self.accounts = Accounts()
         #: Lets them be what the storage says; blocks, and raises `OSError`.
         self.count_anew: Callable[[], None] = lambda: None
+        #: The newest record that they have.
+        self._counted = journal.last
+        self._counting = threading.Lock()
         #: Whether they are not known, since others have done more than can be told.
         self._uncounted = False
         self._begun: float | None = None
@@ -158,7 +162,7 @@ class SharedCommitter(Committer):
         if not record.payload:
             return
         intent = Intent.decode(record.payload)
-        self._account(intent)
+        self.count(record, intent)
         there = intent.outcome is Outcome.PLACED
         definition = intent.definition
         if len(self._touched) > _REMEMBERED:
@@ -174,24 +178,33 @@ class SharedCommitter(Committer):
             for key in (label(definition.name), place(definition.location)):
                 self._touched[key] = (record.number, there)
 
-    def _account(self, intent: Intent) -> None:
-        """Let the sums that quotas limit follow what another host has done."""
-        match intent.outcome:
-            case Outcome.PLACED:
-                self.accounts.note(intent.definition)
-            case Outcome.TRASHED:
-                self.accounts.note_trashed(intent.definition)
-            case Outcome.PURGED | Outcome.ABORTED:
-                self.accounts.forget(intent.uuid)
-            case Outcome.NOTED:
-                pass
+    def count(self, record: Record, intent: Intent) -> None:
+        """Let the sums that quotas limit follow what another host has done; each record counts once.
+
+        Called by the committer's thread and in the event loop, by each in the order of the records.
+        """
+        with self._counting:
+            if record.number <= self._counted:
+                return
+            self._counted = record.number
+            match intent.outcome:
+                case Outcome.PLACED:
+                    self.accounts.note(intent.definition)
+                case Outcome.TRASHED:
+                    self.accounts.note_trashed(intent.definition)
+                case Outcome.PURGED | Outcome.ABORTED:
+                    self.accounts.forget(intent.uuid)
+                case Outcome.NOTED:
+                    pass
 
     def _recount(self, batch: list[Change]) -> bool:
         """Count anew what nobody could tell; it does not change in this turn. False: `batch` was refused."""
         if not self._uncounted:
             return True
         try:
-            self.count_anew()
+            with self._counting:
+                self.count_anew()
+                self._counted = self._journal.last
         except OSError as error:
             self._refuse(batch, StorageError.from_os(f"look at the items of pool {self._name}", error))
             self._end_turn()
