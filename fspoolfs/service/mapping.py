@@ -7,15 +7,19 @@ to bring back. They are this daemon's own and count for no use of an item; what 
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 from fspoolfs.backends.root import HostDirectories
-from fspoolfs.errors import InactiveError, UnsupportedError
+from fspoolfs.errors import FspoolError, InactiveError, UnsupportedError
 from fspoolfs.model.definitions import IdMap, ItemDefinition
 from fspoolfs.service.objects import Attached
+
+log = logging.getLogger(__name__)
 
 
 class IdMapper(Protocol):
@@ -76,6 +80,25 @@ class Mappings:
         finally:
             os.close(fd)
         return at
+
+    def begin(self, pool: str, attached: Attached, definitions: Iterable[ItemDefinition]) -> None:
+        """Show what was shown before the host was booted, since containers are started with such paths.
+
+        What is left of other items goes. One that cannot be shown keeps no pool from starting.
+        """
+        wanted = {str(one.uuid): one for one in definitions if one.idmap is not None}
+        directory = self._directory / pool
+        try:
+            for name in os.listdir(directory) if directory.exists() else ():
+                if name not in wanted and self._mapper is not None:
+                    self._mapper.hide(str(directory / name))
+        except OSError as error:
+            log.warning("pool %s: what is left in %s cannot be removed: %s", pool, directory, error)
+        for one in wanted.values():
+            try:
+                self.show(pool, attached, one)
+            except (OSError, FspoolError) as error:
+                log.warning("pool %s: item %s cannot be shown with mapped ids: %s", pool, one.name, error)
 
     def hide(self, pool: str, item: UUID) -> None:
         """Show an item no more, until the link is read again."""

@@ -45,3 +45,5 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
         (item.definition for item in attached.items.values() if item.state is not ItemState.CREATING),
         (entry.definition for entry in attached.trash.values()),
     )
+    if attached.membership is not None:
+        attached.membership.committer.count_soon()

@@ -149,6 +149,20 @@ def test_a_mapping_outlives_a_killed_daemon_and_is_made_anew(make_daemon: MakeDa
     assert not at.exists()
 
 
+def test_a_started_pool_has_its_mappings_where_containers_knew_them(tree: ControlTree) -> None:
+    """A runtime that starts a container again has the path of before."""
+    pool = tree.active_pool()
+    at = Path(os.readlink(mapped_item(tree, pool) / "idmapped"))
+    gone = Path(os.readlink(mapped_item(tree, pool, "gone") / "idmapped"))
+    request(pool / "status", "stop")
+    gone.mkdir(parents=True)  # as a boot leaves it
+    (pool / "root" / ".fspool" / "items" / "gone.xml").unlink()
+    request(pool / "status", "start")
+    assert owner(at) == (FIRST, FIRST)
+    assert mounts_below(at.parent) == [str(at)]
+    assert not gone.exists()
+
+
 def test_only_root_maps_ids(tree: ControlTree) -> None:
     """Who writes through the map makes files of any owner in it."""
     pool = tree.active_pool(

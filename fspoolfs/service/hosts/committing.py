@@ -197,6 +197,10 @@ class SharedCommitter(Committer):
                 case Outcome.NOTED:
                     pass
 
+    def count_soon(self) -> None:
+        """Take the sums from the storage in the next turn: who asks may not know the latest changes."""
+        self._uncounted = True
+
     def _recount(self, batch: list[Change]) -> bool:
         """Count anew what nobody could tell; it does not change in this turn. False: `batch` was refused."""
         if not self._uncounted:
