@@ -24,6 +24,7 @@ from fspoolfs.ops.operations import Operations
 from fspoolfs.service.facade import Service
 from fspoolfs.service.usage import NoUses
 from fspoolfs.system import descriptors
+from fspoolfs.system.idmapping import MappedMounts
 from fspoolfs.system.namespaces import MountWatch
 from fspoolfs.system.showing import ReadOnlyMounts
 
@@ -93,8 +94,11 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
         registry=_make_registry(config),
         finder=NoUses()
         if config.sim
-        else MountWatch((str(config.state_dir / "snapshots"), layout.SNAPSHOTS)),
+        else MountWatch(
+            (str(config.state_dir / "snapshots"), layout.SNAPSHOTS), own=str(config.state_dir / "idmapped")
+        ),
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
+        mapper=None if config.sim or os.geteuid() != 0 else MappedMounts(),
         nursery=nursery,
         grace=config.grace,
         stall_time=config.stall_time,

@@ -97,6 +97,12 @@ class TooLargeError(FspoolError):
     errno = errno.EFBIG
 
 
+class QuotaError(FspoolError):
+    """EDQUOT: more than a quota of the pool leaves."""
+
+    errno = errno.EDQUOT
+
+
 class TimeLimitError(FspoolError):
     """ETIMEDOUT: the storage did not answer in time."""
 

@@ -13,9 +13,9 @@ from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 
 _POOL_FIELDS: Final = (
     *("type", "capacity", "source", "target"),
-    *("permissions", "defaults", "trash", "metadata"),
+    *("permissions", "defaults", "quotas", "trash", "metadata"),
 )
-_ITEM_FIELDS: Final = ("capacity", "soft", "files", "permissions", "limits", "metadata")
+_ITEM_FIELDS: Final = ("capacity", "soft", "files", "permissions", "limits", "idmap", "metadata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,8 @@ def complete_item(new: ItemDefinition, old: ItemDefinition) -> ItemDefinition:
 def pool_changes(old: PoolDefinition, new: PoolDefinition) -> PoolChanges:
     """What `new` changes in the active pool that `old` defines.
 
-    A uuid or target that `new` leaves out stays. Permissions, defaults, trash, metadata and a
-    larger capacity hold at once; all else waits. Raises `ImmutableError` for another name or uuid.
+    A uuid or target that `new` leaves out stays. Permissions, defaults, quotas, trash, metadata and
+    a larger capacity hold at once; all else waits. Raises `ImmutableError` for another name or uuid.
     """
     if new.name != old.name:
         raise ImmutableError(
@@ -69,6 +69,7 @@ def pool_changes(old: PoolDefinition, new: PoolDefinition) -> PoolChanges:
         capacity=new.capacity if _grows(old.capacity, new.capacity) else old.capacity,
         permissions=new.permissions,
         defaults=new.defaults,
+        quotas=new.quotas,
         trash=new.trash,
         metadata=new.metadata,
     )

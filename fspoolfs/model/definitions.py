@@ -103,6 +103,34 @@ class PoolDefaults:
     files: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How much the items of a user, of a group, or of the whole pool may come to hold together.
+
+    `size` is the sum of their capacities in bytes, `items` their number; at least one is set, and of
+    `user` and `group` at most one.
+    """
+
+    user: int | None = None
+    group: int | None = None
+    size: int | None = None
+    items: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """Whose quota it is, for a person."""
+        if self.user is not None:
+            return f"user {self.user}"
+        return "the pool" if self.group is None else f"group {self.group}"
+
+    def covers(self, item: ItemDefinition) -> bool:
+        """Whether what the item may hold has a part in the sum."""
+        permissions = item.permissions
+        if self.user is not None:
+            return permissions.owner == self.user
+        return self.group is None or permissions.group == self.group
+
+
 #: How long a deleted item stays in the trash when the definition is silent, in seconds.
 DEFAULT_RETENTION = 24 * 3600
 
@@ -130,8 +158,29 @@ class PoolDefinition:
     target: str | None = None
     permissions: Permissions = field(default_factory=Permissions)
     defaults: PoolDefaults = field(default_factory=PoolDefaults)
+    quotas: tuple[Quota, ...] = ()
     trash: TrashPolicy = field(default_factory=TrashPolicy)
     metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IdRange:
+    """`count` ids from `start` on, as they are stored, appear as those from `target` on."""
+
+    start: int
+    target: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdMap:
+    """Whose files an item's appear to be to those who use it through its mapped directory.
+
+    Ids that no range holds appear as nobody's. There is a range of users and one of groups at least.
+    """
+
+    users: tuple[IdRange, ...]
+    groups: tuple[IdRange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +210,7 @@ class ItemDefinition:
     path: str | None = None
     permissions: Permissions = field(default_factory=Permissions)
     limits: tuple[tuple[str, str], ...] = ()
+    idmap: IdMap | None = None
     origin: ItemOrigin | None = None
     metadata: str | None = None
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from lxml import etree
 
 from fspoolfs.errors import DocumentError, TooLargeError
-from fspoolfs.model import sizes, sources, values
+from fspoolfs.model import idmaps, sizes, sources, values
 from fspoolfs.model.definitions import (
     ItemDefinition,
     ItemOrigin,
@@ -64,8 +64,8 @@ _COMMON_PARTS = frozenset(
         *("source", "target", "permissions", "metadata"),
     }
 )
-_ITEM_PARTS = _COMMON_PARTS | {"files"}
-_POOL_PARTS = _COMMON_PARTS | {"defaults", "trash"}
+_ITEM_PARTS = _COMMON_PARTS | {"files", "idmap"}
+_POOL_PARTS = _COMMON_PARTS | {"defaults", "quota", "trash"}
 _TARGET_PARTS = frozenset({"path", "permissions"})
 _OWNERSHIP = frozenset({"mode", "owner", "group"})
 _OWNERSHIP_AND_LIMITS = _OWNERSHIP | {"cgroups"}
@@ -209,7 +209,7 @@ def _permissions(parts: Mapping[str, Element]) -> Permissions:
 
 def _pool(root: Element) -> PoolDefinition:
     kind = attribute(root, attributes(root, "type"), "type", values.pool_type)
-    parts = children(root, _POOL_PARTS)
+    parts = children(root, _POOL_PARTS, repeated="quota")
     common = _common(root, parts)
     place = _place(parts, check_target_path, _OWNERSHIP)
     return PoolDefinition(
@@ -221,6 +221,7 @@ def _pool(root: Element) -> PoolDefinition:
         target=place.path,
         permissions=_permissions(place.permissions),
         defaults=sizes.defaults(parts.get("defaults")),
+        quotas=sizes.quotas(root),
         trash=_trash(parts.get("trash")),
         metadata=common.metadata,
     )
@@ -252,6 +253,7 @@ def _item(root: Element) -> ItemDefinition:
         path=place.path,
         permissions=_permissions(place.permissions),
         limits=_limits(place.permissions.get("cgroups")),
+        idmap=idmaps.idmap(parts.get("idmap")),
         origin=origin,
         metadata=common.metadata,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fspoolfs.model import idmaps
 from fspoolfs.model.definitions import (
     DEFAULT_RETENTION,
     Auth,
@@ -17,6 +18,7 @@ from fspoolfs.model.definitions import (
     PoolDefaults,
     PoolDefinition,
     PoolSource,
+    Quota,
     SoftLimit,
 )
 from fspoolfs.units import format_duration
@@ -41,6 +43,7 @@ def format_pool(definition: PoolDefinition) -> bytes:
         lines += _within("permissions", permissions, "    ")
         lines.append("  </target>")
     lines += _within("defaults", _sizes(definition.defaults, "    "), "  ")
+    lines += [f"  {_quota(quota)}" for quota in definition.quotas]
     if definition.trash.retention != DEFAULT_RETENTION:
         lines.append(f"  <trash retention='{format_duration(definition.trash.retention)}'/>")
     return _closed(lines, "fspool", definition.metadata)
@@ -68,6 +71,8 @@ def format_item(definition: ItemDefinition, *, allocation: int | None = None) ->
         ]
         permissions.append("    </cgroups>")
     lines += _within("permissions", permissions, "  ")
+    if definition.idmap is not None:
+        lines += idmaps.lines(definition.idmap, "  ")
     return _closed(lines, "fs", definition.metadata)
 
 
@@ -91,6 +96,12 @@ def _sizes(definition: ItemDefinition | PoolDefaults, indent: str) -> list[str]:
     if definition.files is not None:
         lines.append(f"{indent}<files>{definition.files}</files>")
     return lines
+
+
+def _quota(quota: Quota) -> str:
+    numbers = (("user", quota.user), ("group", quota.group), ("items", quota.items))
+    given = "".join(f" {name}='{number}'" for name, number in numbers if number is not None)
+    return f"<quota{given}/>" if quota.size is None else f"<quota{given} unit='bytes'>{quota.size}</quota>"
 
 
 def _closed(lines: list[str], root: str, metadata: str | None) -> bytes:

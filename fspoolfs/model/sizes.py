@@ -1,4 +1,4 @@
-"""Reading how large things are: capacities with and without a soft limit, numbers of files, defaults.
+"""Reading how large things are: capacities with and without a soft limit, numbers of files, defaults, quotas.
 
 Takes the elements of a document that `fspoolfs.model.elements` has loaded. Never decides who may
 choose a size, nor whether a storage enforces it.
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from fspoolfs.model import values
-from fspoolfs.model.definitions import PoolDefaults, SoftLimit
+from fspoolfs.model.definitions import PoolDefaults, Quota, SoftLimit
 from fspoolfs.model.elements import (
+    WHITE,
     Element,
     attribute,
     attributes,
@@ -65,6 +66,37 @@ def defaults(element: Element | None) -> PoolDefaults:
     attributes(element)
     given = sizes(children(element, PARTS))
     return PoolDefaults(capacity=given.capacity, soft=given.soft, files=given.files)
+
+
+def quotas(root: Element) -> tuple[Quota, ...]:
+    """The quotas of a pool: its own first, then those of users and of groups, by their ids."""
+    found: dict[tuple[bool, int, int], Quota] = {}
+    before: Element | None = None
+    for element in root.iterchildren("quota"):
+        if before is not None and next(before.itersiblings("*")) is not element:
+            refuse(element, "the <quota> elements of a pool stand together")
+        before = element
+        one = _quota(element)
+        key = (one.group is not None, -1 if one.user is None else one.user, one.group or 0)
+        if key in found:
+            refuse(element, f"a second quota of {one.subject}; write one <quota> for each")
+        found[key] = one
+    return tuple(found[key] for key in sorted(found))
+
+
+def _quota(element: Element) -> Quota:
+    given = attributes(element, "user", "group", "items", "unit")
+    if "user" in given and "group" in given:
+        refuse(element, "<quota> is a user's or a group's, not both; write two")
+    size = _bytes(element, given) if text_of(element).strip(WHITE) else None
+    if size is None and ("items" not in given or text_of(element).strip(WHITE)):
+        refuse(element, "<quota> limits nothing; write a size above 0, or a number of items, or leave it out")
+    return Quota(
+        user=attribute(element, given, "user", values.user) if "user" in given else None,
+        group=attribute(element, given, "group", values.user) if "group" in given else None,
+        size=size,
+        items=attribute(element, given, "items", values.files) if "items" in given else None,
+    )
 
 
 def _bytes(element: Element, given: Mapping[str, str]) -> int | None:

@@ -71,6 +71,16 @@ def owner(text: str) -> int | None:
     return None if number == -1 else number
 
 
+def user(text: str) -> int:
+    """The id of one user or group."""
+    return _number(text, 0, MAX_ID)
+
+
+def id_count(text: str) -> int:
+    """How many ids a range has."""
+    return _number(text, 1, MAX_ID + 1)
+
+
 def port(text: str) -> int:
     """A port of TCP or UDP."""
     return _number(text, 1, 65535)

@@ -62,6 +62,8 @@ def of_row(directory: Directory, position: int, row: Row[Directory]) -> EntryAtt
     """`size` of a file is that of its present content, where that is known without asking storage."""
     inode = inodes.of_row(directory.number, position)
     entry = new_entry(entry_timeout=DIRECTORY_TIMEOUT, attr_timeout=FILE_TIMEOUT)
+    if row.present is not None:
+        entry.entry_timeout = 0
     if not isinstance(row, File):
         target = row.target(directory).encode("utf-8", "surrogateescape")
         link = Attributes(
@@ -72,8 +74,6 @@ def of_row(directory: Directory, position: int, row: Row[Directory]) -> EntryAtt
             time=directory.attributes().time,
         )
         return fill(entry, inode, link)
-    if row.present is not None:
-        entry.entry_timeout = 0
     return fill(entry, inode, directory.file_attributes(row, size_of(directory, row)))
 
 

@@ -99,6 +99,16 @@ def check_sizes(pool: Permissions, wanted: ItemDefinition, given: PoolDefaults, 
             )
 
 
+def check_idmap(old: ItemDefinition | None, wanted: ItemDefinition, caller: Caller) -> None:
+    """Refuse another map of ids to all but who administers.
+
+    Whoever uses the mapped directory makes files of any owner in its ranges, root's programs with
+    set-user-id among them.
+    """
+    if wanted.idmap != (None if old is None else old.idmap) and not caller.administers:
+        raise AccessError(f"user {caller.uid} may not map the ids of item {wanted.name}: that is for root")
+
+
 def new_item_permissions(pool: Permissions, wanted: Permissions, caller: Caller) -> Permissions:
     """Who will own a new item, and with which mode.
 
@@ -135,6 +145,7 @@ def check_redefine(
     pool: Permissions, old: ItemDefinition, new: ItemDefinition, changed: tuple[str, ...], caller: Caller
 ) -> None:
     """Refuse what the owner of an item may not change about it by himself."""
+    check_idmap(old, new, caller)
     if owns_pool(pool, caller):
         check_owner(new.permissions, caller if caller.administers else DAEMON)
         return

@@ -31,6 +31,7 @@ from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.service import limits
 from fspoolfs.service.access import Caller
+from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.places import label, place
 from fspoolfs.service.vacating import vacate
@@ -56,6 +57,8 @@ class ItemChange(ABC):
         self.enters = enters
         self.leaves = leaves
         self.basis = 0
+        #: The sums that quotas limit; `None` where nobody keeps any.
+        self.accounts: Accounts | None = None
         self._on_done = on_done
         self._answered = trio.Event()
         self._is_settled = False
@@ -77,8 +80,22 @@ class ItemChange(ABC):
         """Call `watcher` with the result, after the objects in memory have it."""
         self._watcher = watcher
 
+    def claim(self, definition: ItemDefinition) -> None:
+        """Take what the item is to be from the quotas, in `prepare`. Raises `QuotaError`."""
+        if self.accounts is not None:
+            self.accounts.claim(definition, self.what)
+
+    def account(self, accounts: Accounts) -> None:
+        """Let the sums follow what was done."""
+        accounts.settle(self.uuid, done=True)
+
     def settle(self, error: Exception | None) -> None:
         self.error = error
+        if self.accounts is not None:
+            if error is None:
+                self.account(self.accounts)
+            else:
+                self.accounts.settle(self.uuid, done=False)
         self._on_done(error)
         if self._watcher is not None:
             self._watcher(error)
@@ -170,6 +187,7 @@ class CreateItem(ItemChange):
                 f"{self.what}: there is no directory /{location} in the pool; say with <path> where it lies, "
                 "put it back, or delete the item and create it anew"
             )
+        self.claim(self.definition)
         self._document = formatting.format_item(self.definition)
         return Intent(
             outcome=Outcome.PLACED,
@@ -266,6 +284,7 @@ class UpdateItem(ItemChange):
         if not self.is_directory(self._old.location):
             raise NotFoundError(f"{self.what}: its directory /{self._old.location} is missing")
         limits.check_fits(self.filesystem, self.what, self._old, self._new)
+        self.claim(self._new)
         return self._intent(self._new)
 
     def _intent(self, definition: ItemDefinition) -> bytes:

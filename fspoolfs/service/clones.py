@@ -11,7 +11,7 @@ import trio
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.filesystem import Cloner, Measurer
-from fspoolfs.errors import AccessError, FspoolError, StorageError, UnsupportedError
+from fspoolfs.errors import AccessError, FspoolError, QuotaError, StorageError, UnsupportedError
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, PoolDefaults
 from fspoolfs.model.states import ItemVerb, enter_item
 from fspoolfs.progress import Progress
@@ -78,6 +78,13 @@ class Clones(ItemWork):
             raise UnsupportedError(f"the {filesystem.name} file system of pool {pool.name} cannot clone")
         cloner: Cloner = filesystem
         item, lease = await self.reserve(pool, attached, definition)
+        try:
+            # Before the copying, which may take long; once more when it is put in its place.
+            attached.accounts.claim(definition, f"clone item {source.name} to {definition.name}")
+        except QuotaError:
+            lease.release()
+            attached.drop(item)
+            raise
         job = Job("clone", f"item {source.name} to {item.name}")
         item.job = job
         source.begin_reading(job)
@@ -103,6 +110,7 @@ class Clones(ItemWork):
             except BaseException as error:
                 with trio.CancelScope(shield=True):
                     await self._discard_clone(pool, attached, definition.uuid)
+                attached.accounts.settle(item.uuid, done=False)
                 done(error if isinstance(error, Exception) else FspoolError("ended with the daemon"))
                 raise
             finally:

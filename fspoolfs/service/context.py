@@ -17,6 +17,7 @@ from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.deadlines import Deadlines
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.jobs import Job, JobRunner
+from fspoolfs.service.mapping import Mappings
 from fspoolfs.service.objects import Attached, Pool
 from fspoolfs.service.usage import UseFinder
 
@@ -31,10 +32,13 @@ KEPT = (PoolState.ACTIVE, PoolState.STALLED)
 class Context:
     """Shared by the services. `grace` is how long a request is waited for, in seconds."""
 
-    def __init__(self, *, events: EventLog, runner: JobRunner, finder: UseFinder, grace: float) -> None:
+    def __init__(
+        self, *, events: EventLog, runner: JobRunner, finder: UseFinder, mappings: Mappings, grace: float
+    ) -> None:
         self.events = events
         self.runner = runner
         self.finder = finder
+        self.mappings = mappings
         self.grace = grace
         self.deadlines = Deadlines(grace)
         #: Seconds after which remote storage that has not answered is taken for one that does not.
@@ -89,6 +93,7 @@ class Context:
                 self.suspect(pool)
 
         change.watch(settled)
+        change.accounts = attached.accounts
         attached.committer.submit(change)
         if not patient:
             self.deadlines.add(change.let_go)

@@ -23,6 +23,7 @@ from fspoolfs.service.hosts.presence import Present
 from fspoolfs.service.items import Items
 from fspoolfs.service.jobs import JobRunner
 from fspoolfs.service.lifecycle import Lifecycle
+from fspoolfs.service.mapping import IdMapper, Mappings
 from fspoolfs.service.metrics import Metrics
 from fspoolfs.service.objects import Pool
 from fspoolfs.service.pools import Pools
@@ -52,13 +53,20 @@ class Service:
         registry: Registry,
         finder: UseFinder,
         mounter: Mounter | None,
+        mapper: IdMapper | None = None,
         nursery: trio.Nursery,
         grace: float,
         stall_time: float = STALL_TIME,
     ) -> None:
         self._nursery = nursery
         self.events = EventLog()
-        self.context = Context(events=self.events, runner=JobRunner(nursery), finder=finder, grace=grace)
+        self.context = Context(
+            events=self.events,
+            runner=JobRunner(nursery),
+            finder=finder,
+            mappings=Mappings(state / "idmapped", mapper),
+            grace=grace,
+        )
         self.registry = registry
         self.store = Store(state)
         self.pools = Pools(self.context, self.store, registry, state=state, storage=storage)

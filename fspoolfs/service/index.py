@@ -63,7 +63,7 @@ def _saved(root: RootDirectory) -> bytes | None:
 
 def is_plain(definition: ItemDefinition) -> bool:
     """Whether a row says all there is to say of it."""
-    return not (definition.metadata or definition.limits or definition.origin)
+    return not (definition.metadata or definition.limits or definition.origin or definition.idmap)
 
 
 def _to_row(definition: ItemDefinition) -> list[str | int | None]:

@@ -53,6 +53,7 @@ class ItemWork:
         if wanted.uuid is not None:
             self._check_uuid_free(pool, wanted.uuid)
         access.check_sizes(pool.definition.permissions, wanted, given, caller)
+        access.check_idmap(None, wanted, caller)
         return replace(
             wanted,
             name=name,
@@ -168,13 +169,14 @@ class ItemWork:
         item.job = job
 
     def in_use(
-        self, attached: Attached, what: str, item: UUID, *, besides: str = ""
+        self, pool: Pool, attached: Attached, what: str, item: UUID, *, besides: str = ""
     ) -> Callable[[str], None]:
         """A check, for worker threads, that no one has mounted a directory of `item`, on any host.
 
         `besides` is another directory that must not be mounted either.
         """
         root, finder, shared = attached.root.path, self.context.finder, attached.membership
+        mappings = self.context.mappings
 
         def check(location: str) -> None:
             uses = finder.uses(root)
@@ -183,6 +185,8 @@ class ItemWork:
                 raise usage.refuse(what, found)
             if shared is not None:
                 usage.refuse_elsewhere(what, shared.presence.used_elsewhere(item), (location, besides))
+            # It comes back, of what is there then, when somebody looks for it.
+            mappings.hide(pool.name, item)
 
         return check
 

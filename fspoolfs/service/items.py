@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import trio
+
 from fspoolfs import names
-from fspoolfs.errors import AccessError, ExistsError, InvalidError
+from fspoolfs.errors import AccessError, ExistsError, InvalidError, StorageError
 from fspoolfs.model import changes as model_changes
 from fspoolfs.model.definitions import ItemDefinition, Permissions
 from fspoolfs.model.states import ItemState, ItemVerb, enter_item
@@ -18,7 +20,7 @@ from fspoolfs.service.clones import Clones
 from fspoolfs.service.context import Context
 from fspoolfs.service.item_work import ItemWork
 from fspoolfs.service.moves import RenameItem
-from fspoolfs.service.objects import Item, Pool
+from fspoolfs.service.objects import Attached, Item, Pool
 
 
 class Items(ItemWork):
@@ -43,6 +45,8 @@ class Items(ItemWork):
             definition = self._clones.complete_clone(pool, wanted, caller)
             return await self._clones.clone(pool, definition, caller)
         definition = self.complete(pool, wanted, caller)
+        if definition.idmap is not None:
+            await self._check_idmap(attached, definition)
         item, lease = await self.reserve(pool, attached, definition)
 
         def done(error: Exception | None) -> None:
@@ -106,6 +110,12 @@ class Items(ItemWork):
         if not changed:
             lease.release()
             return item
+        if "idmap" in changed:
+            try:
+                await self._change_idmap(pool, attached, new)
+            except BaseException:
+                lease.release()
+                raise
         item.state = working
 
         def done(error: Exception | None) -> None:
@@ -120,6 +130,37 @@ class Items(ItemWork):
 
         await self.commit(pool, attached, UpdateItem(attached.filesystem, old, new, on_done=done))
         return item
+
+    async def _check_idmap(self, attached: Attached, definition: ItemDefinition) -> None:
+        """Try what the document asks for. Raises `UnsupportedError` where the storage cannot."""
+        idmap = definition.idmap
+        assert idmap is not None
+        mappings, what = self.context.mappings, f"define item {definition.name}"
+        await trio.to_thread.run_sync(
+            lambda: mappings.check(attached, what, idmap), limiter=attached.limiter, abandon_on_cancel=True
+        )
+
+    async def _change_idmap(self, pool: Pool, attached: Attached, new: ItemDefinition) -> None:
+        """The mount with the old map goes; the next look at the link makes another one."""
+        if new.idmap is not None:
+            await self._check_idmap(attached, new)
+        uuid, mappings = new.uuid, self.context.mappings
+        assert uuid is not None
+        await trio.to_thread.run_sync(lambda: mappings.hide(pool.name, uuid), limiter=attached.limiter)
+
+    async def mapped(self, pool: Pool, item: Item) -> str:
+        """Where the item's directory is with mapped ids, mounted there if it is not yet."""
+        attached = pool.active()
+        self.check_present(pool, attached, item)
+        definition, mappings = item.definition, self.context.mappings
+        try:
+            return await trio.to_thread.run_sync(
+                lambda: mappings.show(pool.name, attached, definition),
+                limiter=attached.limiter,
+                abandon_on_cancel=True,
+            )
+        except OSError as error:
+            raise StorageError.from_os(f"map the ids of item {item.name}", error) from error
 
     async def _mend(self, pool: Pool, item: Item, wanted: ItemDefinition, caller: Caller) -> Item:
         """Define `item`, whose stored definition cannot be read, anew: its directory is adopted again."""
@@ -243,7 +284,7 @@ class Items(ItemWork):
             attached.filesystem,
             old,
             new,
-            in_use=self.in_use(attached, f"rename item {name}", item.uuid),
+            in_use=self.in_use(pool, attached, f"rename item {name}", item.uuid),
             on_done=done,
         )
         await self.commit(pool, attached, change)

@@ -19,7 +19,7 @@ from fspoolfs.errors import (
     UnsupportedError,
 )
 from fspoolfs.model.infos import MountUse
-from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
+from fspoolfs.model.states import ItemState, PoolState, PoolVerb, enter_pool
 from fspoolfs.progress import Progress
 from fspoolfs.service import closing, opening, refreshing, usage
 from fspoolfs.service.access import Caller
@@ -272,6 +272,12 @@ class Lifecycle:
             await self._context.in_thread(
                 pool, lambda progress: self._exposure.expose(pool.name, opened.attached), job.progress
             )
+        definitions = [item.definition for item in opened.items if item.state is ItemState.READY]
+        if any(one.idmap is not None for one in definitions):
+            mappings = self._context.mappings
+            await self._context.in_thread(
+                pool, lambda progress: mappings.begin(pool.name, opened.attached, definitions), job.progress
+            )
         if not remembered:
             await trio.to_thread.run_sync(self._remember_start, pool)
         if opened.rubbish:
@@ -346,6 +352,7 @@ class Lifecycle:
         def let_go() -> None:
             """All in one thread: to change it would take as long as most of these."""
             self._exposure.withdraw(pool.name)
+            self._context.mappings.withdraw(pool.name)
             self._context.finder.forget()
             if detach:
                 unmount()

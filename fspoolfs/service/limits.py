@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import BusyError, UnsupportedError
-from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.model.definitions import ItemDefinition, Quota
 from fspoolfs.service.counting import counter_of
 from fspoolfs.service.objects import Item
 
@@ -38,6 +38,16 @@ def check(filesystem: FileSystem, definition: ItemDefinition) -> None:
             f"item {definition.name}: the {filesystem.name} file system does not count what an item holds, "
             "so nobody would be told at the soft limit; leave the attribute 'soft' out of <capacity>, or put "
             "the item into a pool whose features say that it counts usage"
+        )
+
+
+def check_quotas(filesystem: FileSystem, what: str, quotas: Iterable[Quota]) -> None:
+    """Raise `UnsupportedError` for a sum of capacities where no capacity is enforced."""
+    able = {feature.name: feature for feature in filesystem.features()}.get("quota")
+    if able is not None and not able.usable and any(quota.size is not None for quota in quotas):
+        raise UnsupportedError(
+            f"{what}: a quota of bytes is a sum of capacities, and this storage enforces none: "
+            f"{able.reason}; a quota of items alone can be kept"
         )
 
 

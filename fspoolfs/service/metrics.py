@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from fspoolfs import __version__
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import item_metrics, limits
+from fspoolfs.service.accounts import Standing
 from fspoolfs.service.backings import Backings
 from fspoolfs.service.events import Event, EventLog
 from fspoolfs.service.pools import Pools
@@ -89,6 +90,7 @@ class _PoolCollector:
         promised = GaugeMetricFamily(
             "fspoolfs_pool_promised_bytes", "The sum of the capacities of all items.", labels=["pool"]
         )
+        quotas = _QuotaMetrics()
         volume = GaugeMetricFamily(
             "fspoolfs_pool_volume_bytes",
             "What the pool's volume is large, and what it takes of the storage below, as last seen.",
@@ -106,12 +108,34 @@ class _PoolCollector:
             for item_state in ItemState:
                 items.add_metric([pool.name, item_state], tally[item_state])
             trash.add_metric([pool.name], len(pool.trash))
+            quotas.add(pool.name, pool.attached.accounts.standings())
             promised.add_metric([pool.name], limits.promised(pool.items.values()).size)
             if pool.space is not None:
                 space.add_metric([pool.name, "capacity"], pool.space.capacity)
                 space.add_metric([pool.name, "allocation"], pool.space.allocation)
                 space.add_metric([pool.name, "available"], pool.space.available)
-        yield from (states, items, trash, space, promised, volume)
+        yield from (states, items, trash, space, promised, volume, quotas.limits, quotas.taken)
+
+
+class _QuotaMetrics:
+    """What quotas allow and what is taken of them."""
+
+    def __init__(self) -> None:
+        labels = ["pool", "subject", "kind"]
+        self.limits = GaugeMetricFamily("fspoolfs_pool_quota", "What a quota allows.", labels=labels)
+        self.taken = GaugeMetricFamily(
+            "fspoolfs_pool_quota_taken", "What is taken of a quota.", labels=labels
+        )
+
+    def add(self, pool: str, standings: Iterable[Standing]) -> None:
+        for one in standings:
+            for kind, limit, taken in (
+                ("bytes", one.quota.size, one.size),
+                ("items", one.quota.items, one.items),
+            ):
+                if limit is not None:
+                    self.limits.add_metric([pool, one.quota.subject, kind], limit)
+                    self.taken.add_metric([pool, one.quota.subject, kind], taken)
 
 
 class _StoreCollector:

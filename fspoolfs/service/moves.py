@@ -15,6 +15,7 @@ from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.errors import ExistsError, NotEmptyError, NotFoundError
 from fspoolfs.model import formatting
 from fspoolfs.model.definitions import ItemDefinition
+from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.objects import TrashEntry
@@ -128,6 +129,9 @@ class RenameItem(MovingChange):
         self._old, self._new = old, new
         self._in_use = in_use
 
+    def account(self, accounts: Accounts) -> None:
+        accounts.note(self._new)
+
     def prepare(self) -> bytes:
         if self._source != self._target:
             self._in_use(self._source)
@@ -221,6 +225,12 @@ class DeleteItem(MovingChange):
             self._intent = replace(self._intent, outcome=Outcome.PURGED, was_path="", record="")
         return self._intent.encode(self._document)
 
+    def account(self, accounts: Accounts) -> None:
+        if self.kept:
+            accounts.note_trashed(self._definition)
+        else:
+            accounts.forget(self.uuid)
+
     def apply(self) -> None:
         super().apply()
         vacate(self.root, self._source, in_use=self._in_use)
@@ -261,6 +271,7 @@ class UndeleteItem(MovingChange):
     def prepare(self) -> bytes:
         if self.is_directory(self._target) is not None:
             raise ExistsError(f"{self.what}: something is already at /{self._target} in the pool")
+        self.claim(self._new)
         return Intent(
             outcome=Outcome.PLACED,
             uuid=self.uuid,
@@ -299,6 +310,9 @@ class PurgeTrash(MovingChange):
             on_done=on_done,
         )
         self._entry = entry
+
+    def account(self, accounts: Accounts) -> None:
+        accounts.forget(self.uuid)
 
     def prepare(self) -> bytes:
         there = self.is_directory(self._source)

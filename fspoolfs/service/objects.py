@@ -23,6 +23,7 @@ from fspoolfs.errors import ExistsError, FspoolError, InactiveError, TimeLimitEr
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
+from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.committer import Committer
 from fspoolfs.service.hosts.membership import Membership, Tenancy
 from fspoolfs.service.jobs import Job
@@ -226,6 +227,8 @@ class Attached:
     membership: Membership | None = None
     items: dict[str, Item] = field(default_factory=dict)
     trash: dict[str, TrashEntry] = field(default_factory=dict)
+    #: What its items may come to hold, by whose they are.
+    accounts: Accounts = field(default_factory=Accounts)
     locations: Locations = field(default_factory=Locations)
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))

@@ -23,6 +23,7 @@ from fspoolfs.model.infos import Feature, SpaceInfo
 from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
 from fspoolfs.service import catalogue, identity, recovery
+from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.committer import Committer
 from fspoolfs.service.hosts import joining
 from fspoolfs.service.hosts.joining import Ourselves
@@ -91,6 +92,13 @@ def open_pool(
                 item.error = item.problem = troubles[item.uuid]
         trash = catalogue.load_trash(root)
         _hand_out_snapshots(root, loaded.items, trash.values())
+        accounts = Accounts(definition.quotas)
+        accounts.renew(
+            (item.definition for item in loaded.items), (entry.definition for entry in trash.values())
+        )
+        if parts.membership is not None:
+            shared = parts.membership.committer
+            shared.accounts, shared.count_anew = accounts, lambda: _count_anew(root, accounts)
         return Opened(
             attached=Attached(
                 root=root,
@@ -98,6 +106,7 @@ def open_pool(
                 filesystem=parts.filesystem,
                 features=(*_described(source, definition, root), *parts.filesystem.features()),
                 committer=parts.committer,
+                accounts=accounts,
                 tenancy=parts.tenancy,
                 membership=parts.membership,
             ),
@@ -117,6 +126,11 @@ def open_pool(
             # Somebody uses what an earlier daemon had attached; what failed is what is to be told.
             log.warning("pool %s: %s", definition.name, error)
         raise
+
+
+def _count_anew(root: RootDirectory, accounts: Accounts) -> None:
+    items, trash = catalogue.load_items(root).items, catalogue.load_trash(root)
+    accounts.renew((one.definition for one in items), (one.definition for one in trash.values()))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from fspoolfs.errors import (
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import PoolDefinition, PoolSource, PoolType
 from fspoolfs.model.states import PoolState, PoolVerb, enter_pool
-from fspoolfs.service import identity, placement, resizing
+from fspoolfs.service import identity, limits, placement, resizing
 from fspoolfs.service.access import Caller
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
@@ -198,6 +198,8 @@ class Pools:
         probe = Pool(wanted)
         await self._locate(probe, checked=True)
         self._check_conflicts(probe, besides=pool)
+        if pool.attached is not None and wanted.quotas != pool.definition.quotas:
+            limits.check_quotas(pool.attached.filesystem, f"define pool {pool.name}", wanted.quotas)
         before = (pool.definition, pool.pending)
         if pool.state in (PoolState.ACTIVE, PoolState.STALLED):
             pool.definition, pool.pending = planned.live, planned.pending
@@ -212,6 +214,7 @@ class Pools:
             pool.identity, pool.real_target = probe.identity, probe.real_target
         pool.changed = int(time.time())
         if pool.attached is not None:
+            pool.attached.accounts.limit(pool.definition.quotas)
             pool.attached.reconsider.set()
         self._publish("pool-changed", pool, changed=" ".join(planned.changed))
         return grows

@@ -41,3 +41,9 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
         if not attached.locks.held(name):
             attached.put(item)
             context.events.publish(Event(kind="item-created", pool=pool.name, item=name))
+    attached.accounts.renew(
+        (item.definition for item in attached.items.values() if item.state is not ItemState.CREATING),
+        (entry.definition for entry in attached.trash.values()),
+    )
+    if attached.membership is not None:
+        attached.membership.committer.count_soon()

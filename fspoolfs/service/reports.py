@@ -11,6 +11,7 @@ from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.model.infos import Backing, Feature, SpaceInfo, UsageInfo
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service import limits
+from fspoolfs.service.accounts import Standing
 from fspoolfs.service.objects import Item, Pool, Snapshot, TrashEntry
 
 #: The states in which an item has a problem.
@@ -62,6 +63,10 @@ def pool_info(pool: Pool, space: SpaceInfo | None, backing: Backing | None) -> s
             ("Volume", _volume(backing) if backing else ""),
             ("Items", str(len(pool.items)) if pool.attached else ""),
             ("Promised", _promise(pool, space) if pool.attached else ""),
+            *(
+                ("Quota", standing(one))
+                for one in (pool.attached.accounts.standings() if pool.attached else ())
+            ),
             ("Trash", f"{len(pool.trash)} items" if pool.attached else ""),
             ("Trash keeps", units.format_duration(retention) if retention else "nothing"),
             ("Purging", pool.purging.amount() if pool.purging and pool.purging.running else ""),
@@ -85,6 +90,20 @@ def _promise(pool: Pool, space: SpaceInfo | None) -> str:
     percent = f", {percentage(promise.size, space.capacity)} of the capacity" if space else ""
     rest = f"; {promise.unlimited} without a capacity" if promise.unlimited else ""
     return f"{size(promise.size)}{percent}{rest}"
+
+
+def standing(one: Standing) -> str:
+    """How a quota stands: "user 1000: 2.00 GiB of 10.00 GiB, 8.00 GiB left; 3 of 5 items"."""
+    quota, parts = one.quota, []
+    if quota.size is not None:
+        left = quota.size - one.size
+        rest = f"{size(left)} left" if left >= 0 else f"{size(-left)} too much"
+        parts.append(f"{size(one.size)} of {size(quota.size)}, {rest}")
+    if one.unlimited:
+        parts.append(f"{one.unlimited} without a capacity")
+    if quota.items is not None:
+        parts.append(f"{one.items} of {quota.items} items")
+    return f"{quota.subject}: {'; '.join(parts)}"
 
 
 def percentage(part: int, whole: int) -> str:

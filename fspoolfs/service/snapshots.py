@@ -187,7 +187,7 @@ class Snapshots(ItemWork):
         """Move a snapshot's directory durably; what follows from it is `done` whenever that ends."""
         subject = f"snapshot {snapshot.name} of item {item.name}"
         directory, source = layout.snapshots(item.uuid), layout.snapshot(item.uuid, snapshot.entry)
-        check = self.in_use(attached, f"{verb} {subject}", item.uuid)
+        check = self.in_use(pool, attached, f"{verb} {subject}", item.uuid)
 
         def move(progress: Progress) -> None:
             check(source)
@@ -248,7 +248,7 @@ class Snapshots(ItemWork):
                 attached.filesystem,
                 item.definition,
                 kept=layout.snapshot(item.uuid, kept.entry),
-                in_use=self.in_use(attached, f"roll back item {item.name}", item.uuid),
+                in_use=self.in_use(pool, attached, f"roll back item {item.name}", item.uuid),
                 on_done=done,
             )
             source = layout.snapshot(item.uuid, snapshot.entry)

@@ -59,7 +59,7 @@ class Trash(ItemWork):
             keep=keep,
             as_written=before is not ItemState.FAILED,
             in_use=self.in_use(
-                attached, f"delete item {name}", entry.uuid, besides=layout.snapshots(entry.uuid)
+                pool, attached, f"delete item {name}", entry.uuid, besides=layout.snapshots(entry.uuid)
             ),
             on_done=done,
         )

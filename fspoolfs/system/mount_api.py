@@ -19,6 +19,7 @@ _NR_MOUNT_SETATTR = 442
 
 # include/uapi/linux/mount.h, include/uapi/linux/fcntl.h
 READ_ONLY, NOSUID, NODEV = 0x1, 0x2, 0x4
+_IDMAP = 0x00100000
 MS_PRIVATE, MS_SHARED = 1 << 18, 1 << 20
 _CLOEXEC = 0x1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
@@ -74,6 +75,16 @@ def set_attributes(tree: int, wanted: int, *, propagation: int = 0, recursive: b
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     _call(_NR_MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attributes), size)
+
+
+def map_ids(tree: int, attributes: int, user_namespace: int) -> None:
+    """Let a copied mount show ids as the namespace behind a descriptor maps them, and set `attributes`.
+
+    Raises `OSError`: EINVAL where the file system cannot, ENOSYS before Linux 5.12.
+    """
+    wanted = _Attributes(attributes | _IDMAP, 0, 0, user_namespace)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    _call(_NR_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
 
 
 def move(tree: int, place: int) -> None:

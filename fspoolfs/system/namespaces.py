@@ -29,9 +29,13 @@ _YOUNG = 64
 class MountWatch:
     """Finds mounts of a directory. Threads may share it."""
 
-    def __init__(self, showing: tuple[str, str] | None = None) -> None:
-        """`showing` is what is mounted in the first directory in any case: the second one of a root."""
+    def __init__(self, showing: tuple[str, str] | None = None, *, own: str | None = None) -> None:
+        """`showing` is what is mounted in the first directory in any case: the second one of a root.
+
+        Mounts below `own` are not looked for: they are those of who asks.
+        """
         self._showing = showing
+        self._own = None if own is None else f"{own}/"
         self._lock = threading.Lock()
         self._table: MountTable | None = None
         self._expires = 0.0
@@ -55,16 +59,16 @@ class MountWatch:
         directory = open_directory(root_path)
         with self._lock:
             if lately and (found := self._found_lately(root_path, directory)) is not None:
-                return [self._told(use) for use in found]
+                return self._answer(found)
             if self._is_current():
                 found = self._table.uses(root_path, directory) if self._table is not None else None
                 # That a process has ended shows nowhere: only a fresh reading may say "in use".
-                if found == []:
+                if found is not None and not self._answer(found):
                     return []
             found = (MountTable.read() if once else self._scan()).uses(root_path, directory)
         if found is None:
             raise BusyError(f"{root_path} is being mounted or moved; try again")
-        return [self._told(use) for use in found]
+        return self._answer(found)
 
     def _found_lately(self, root_path: str, directory: Descriptor) -> list[MountUse] | None:
         """What the kept reading says; `None` where there is none, or it does not know the directory."""
@@ -72,6 +76,12 @@ class MountWatch:
         if table is None or time.monotonic() >= self._expires:
             return None
         return table.uses(root_path, directory)
+
+    def _answer(self, found: list[MountUse]) -> list[MountUse]:
+        others = (
+            found if self._own is None else [use for use in found if not use.target.startswith(self._own)]
+        )
+        return [self._told(use) for use in others]
 
     def _told(self, use: MountUse) -> MountUse:
         """With what is known of a mount that does not tell it itself."""

@@ -208,4 +208,10 @@ ItemDirectory.table = table(
     File[ItemDirectory](name="users", ask=_users, whose=_owner),
     File[ItemDirectory](name="last_error", show=lambda at: values.sentence(at.item.error), whose=_owner),
     Link[ItemDirectory](name="data", target=lambda at: reports.data_path(at.pool, at.item)),
+    Link[ItemDirectory](
+        name="idmapped",
+        target=lambda at: at.service.context.mappings.place(at.pool.name, at.item.uuid),
+        ask=lambda at: at.service.items.mapped(at.pool, at.item),
+        present=lambda at: at.item.definition.idmap is not None,
+    ),
 )

@@ -89,6 +89,7 @@ class Link(Generic[D]):
     name: str
     target: Callable[[D], str]
     ask: Callable[[D], Awaitable[str]] | None = None
+    present: Callable[[D], bool] | None = None
 
 
 Row = File[D] | Link[D]
@@ -200,4 +201,4 @@ class Directory(ABC):
 
 
 def _is_present(directory: Directory, row: Row[Directory]) -> bool:
-    return not isinstance(row, File) or row.present is None or row.present(directory)
+    return row.present is None or row.present(directory)

@@ -84,6 +84,21 @@ TABLE: dict[str, tuple[str, set[str]]] = {
     ),
     "purge an item": ("rmdir $1/trash/old", {"root", "alice", "member"}),
     "bring an item back": ("mv $1/trash/old $1/items/old", {"root", "alice"}),
+    "take a snapshot": ("mkdir $1/items/hers/snapshots/v1", {"root", "alice"}),
+    "roll an item back": (
+        "mkdir $1/items/hers/snapshots/v1 && echo 'rollback v1' > $1/items/hers/status", {"root", "alice"},
+    ),
+    "map an item's ids": (
+        "echo '<fs><name>hers</name><idmap><uid start=\"0\" target=\"1000\" count=\"1\"/>"
+        "<gid start=\"0\" target=\"1000\" count=\"1\"/></idmap></fs>' > $1/items/hers/config.xml",
+        {"root"},
+    ),
+    "set a quota": (
+        "sed 's:</fspool>:<quota items=\"9\"/></fspool>:' $1/config.xml | tee $1/config.xml > /dev/null",
+        {"root"},
+    ),
+    "refresh a pool": ("echo refresh > $1/status", {"root"}),
+    "put a file into an item's directory": ("echo x > $1/items/hers/file", set()),
     "redefine the pool": ("cat $1/config.xml | tee $1/config.xml > /dev/null", {"root"}),
     "redefine the pool by define": (
         "echo \"<fspool type='dir'><name>${1##*/}</name></fspool>\" > $1/../../define", {"root"},

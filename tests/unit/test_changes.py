@@ -13,6 +13,8 @@ from fspoolfs.errors import ImmutableError
 from fspoolfs.model import changes
 from fspoolfs.model.definitions import (
     Host,
+    IdMap,
+    IdRange,
     ItemDefinition,
     ItemOrigin,
     Permissions,
@@ -20,6 +22,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    Quota,
     SoftLimit,
     TrashPolicy,
 )
@@ -41,6 +44,7 @@ ITEM = ItemDefinition(name="web", uuid=ONE, pool="tank", capacity=GiB, origin=It
 LIVE: dict[str, Any] = {
     "permissions": Permissions(mode=0o700, owner=5),
     "defaults": PoolDefaults(capacity=GiB, soft=SoftLimit(percent=80), files=1000),
+    "quotas": (Quota(user=1000, size=GiB),),
     "trash": TrashPolicy(retention=0),
     "metadata": "<metadata><a/></metadata>",
     "capacity": 11 * GiB,
@@ -131,6 +135,7 @@ ITEM_LIVE: dict[str, Any] = {
     "files": 1000,
     "permissions": Permissions(owner=1000),
     "limits": (("pids.max", "5"),),
+    "idmap": IdMap(users=(IdRange(0, 1000, 1),), groups=(IdRange(0, 1000, 1),)),
     "metadata": "<metadata/>",
 }
 ITEM_NEVER: dict[str, Any] = {

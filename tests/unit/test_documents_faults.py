@@ -27,8 +27,10 @@ REQUIRED = {
     "source/pool": "lacks <pool> and <volume>, or <device>",
     "source/volume": "lacks <pool> and <volume>, or <device>",
     "source/device": "lacks <pool> and <volume>, or <device>",
+    "idmap/uid": "<idmap> holds from 1 to 340 <uid> elements",
+    "idmap/gid": "<idmap> holds from 1 to 340 <gid> elements",
 }
-REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention", "file"}
+REQUIRED_ATTRIBUTES = {"type", "name", "path", "retention", "file", "start", "target", "count"}
 #: Element or attribute → texts that it does not take, and the words of the refusal.
 WRONG_TEXTS = {
     "name": (["", "a/b", "..", ".a", "-a", "a\nb", "a\x85b", "x" * 201, "é" * 101], "<name>: name "),
@@ -37,6 +39,7 @@ WRONG_TEXTS = {
         "uuid",
     ),
     "capacity": (["", "ten", "-1", "1.5", "10G", "1 0", "9999999999999999999"], "<capacity>: "),
+    "quota": (["ten", "0", "-1", "1.5", "10G", "1 0", "9999999999999999999"], "<quota>"),
     "files": (["", "0", "-1", "+1", "many", "1.5", "1K", "9999999999999999999", "9" * 20], "<files>: "),
     "path": (["", "srv", "/", "/a/../b", "/a\tb", "/" + "x" * 256, "/a" * 2001], "<path>: "),
     "mode": (["", "rwx", "0o755", "8", "-1", "10000", "0755 0"], "is not a mode"),
@@ -49,6 +52,16 @@ WRONG_TEXTS = {
 WRONG_ATTRIBUTES = {
     "fspool/@type": ["", "Dir", "lvm", "dir "],
     "capacity/@unit": ["", "Ki", "GBit", " bytes"],
+    "uid/@start": ["", "-1", "4294967295", "root"],
+    "uid/@target": ["", "-1", "4294967295"],
+    "uid/@count": ["", "0", "-1", "4294967296", "all"],
+    "gid/@start": ["", "x"],
+    "gid/@target": ["", "x"],
+    "gid/@count": ["", "0"],
+    "quota/@unit": ["", "Ki", " bytes"],
+    "quota/@user": ["", "root", "-1", "1.0", "4294967295"],
+    "quota/@group": ["", "wheel", "-2", "0x10", "4294967295"],
+    "quota/@items": ["", "0", "-1", "many", "1K"],
     "capacity/@soft": ["", "0%", "101%", "80 %", "-1%", "0", "0GiB", "1.5GiB", "4XB", "none", "9999999E"],
     "pool/@name": ["", "a/b"],
     "pool/@provider": ["", "LVM", "a b", "-x"],
@@ -159,6 +172,12 @@ def test_an_element_stands_only_once(spot: Spot) -> None:
     assert parent is not None
     twin = etree.fromstring(etree.tostring(element, with_tail=False))
     parent.append(twin)
+    if tag(element) == "quota":
+        assert "a second quota of " in refusal(root) or "stand together" in refusal(root)
+        return  # which the grammar does not say
+    if tag(element) in ("uid", "gid"):
+        assert "overlap" in refusal(root)
+        return  # which the grammar does not say
     if tag(element) == "host":
         documents.parse(etree.tostring(root))
         return
@@ -252,6 +271,21 @@ def test_an_attribute_of_the_wrong_kind_is_refused(spot: Spot) -> None:
 @pytest.mark.parametrize(
     ("inner", "words"),
     [
+        ("<quota>5</quota><quota items='1'/>", "a second quota of the pool"),
+        ("<quota user='7'>5</quota><quota user='07' unit='K'>1</quota>", "a second quota of user 7"),
+        (
+            "<quota>5</quota><metadata/><quota user='7'>5</quota>",
+            "the <quota> elements of a pool stand together",
+        ),
+    ],
+)
+def test_each_has_one_quota_and_all_stand_together(inner: str, words: str) -> None:
+    assert words in refusal(etree.fromstring(f"<fspool type='dir'><name>p</name>{inner}</fspool>"))
+
+
+@pytest.mark.parametrize(
+    ("inner", "words"),
+    [
         (
             "<target><permissions/></target><permissions/>",
             "<permissions> stands both inside <target> and beside it",
@@ -264,6 +298,12 @@ def test_an_attribute_of_the_wrong_kind_is_refused(spot: Spot) -> None:
         ("<permissions><cgroups/></permissions>", "unexpected element <cgroups> in <permissions>"),
         ("<defaults><mode>1</mode></defaults>", "unexpected element <mode> in <defaults>"),
         ("<files>5</files>", "unexpected element <files> in <fspool>"),
+        ("<quota/>", "<quota> limits nothing; write a size above 0, or a number of items, or leave it out"),
+        (
+            "<quota user='0'/>",
+            "<quota> limits nothing; write a size above 0, or a number of items, or leave it out",
+        ),
+        ("<quota user='1' group='1'>5</quota>", "<quota> is a user's or a group's, not both; write two"),
         ("<capacity soft='80%'>5</capacity>", "unexpected attribute 'soft' of <capacity>"),
     ],
 )

@@ -18,6 +18,8 @@ from fspoolfs import names, units
 from fspoolfs.model import documents, formatting, values
 from fspoolfs.model.definitions import (
     Host,
+    IdMap,
+    IdRange,
     ItemDefinition,
     ItemOrigin,
     Permissions,
@@ -25,6 +27,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    Quota,
     SoftLimit,
     TrashPolicy,
 )
@@ -135,6 +138,23 @@ def with_sizes(kind: type[Definition], **others: st.SearchStrategy[Any]) -> st.S
     return limited | st.builds(kind, soft=soft_sizes, files=numbers_of_files, **others)
 
 
+ids = st.integers(0, 2**32 - 2)
+
+
+@st.composite
+def quotas(draw: st.DrawFn) -> tuple[Quota, ...]:
+    """In the order in which they are read: the pool's, those of users, those of groups."""
+    of_pool = [(None, None)] if draw(st.booleans()) else []
+    of_users = [(user, None) for user in sorted(draw(st.sets(ids, max_size=3)))]
+    of_groups = [(None, group) for group in sorted(draw(st.sets(ids, max_size=3)))]
+    found = []
+    for user, group in (*of_pool, *of_users, *of_groups):
+        size = draw(st.none() | st.integers(1, units.MAX_SIZE))
+        count = draw(numbers_of_files if size is not None else st.integers(1, 10**18))
+        found.append(Quota(user=user, group=group, size=size, items=count))
+    return tuple(found)
+
+
 @st.composite
 def pools(draw: st.DrawFn) -> PoolDefinition:
     kind = draw(st.sampled_from(PoolType))
@@ -147,9 +167,18 @@ def pools(draw: st.DrawFn) -> PoolDefinition:
         target=draw(st.none() | paths),
         permissions=draw(permissions),
         defaults=draw(with_sizes(PoolDefaults)),
+        quotas=draw(quotas()),
         trash=TrashPolicy(retention=draw(st.integers(0, units.MAX_DURATION))),
         metadata=draw(st.none() | metadata()),
     )
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[IdRange, ...]:
+    """In order, and none overlaps another one."""
+    count = draw(st.integers(1, 1000))
+    numbers = sorted(draw(st.sets(st.integers(0, 4_000_000), min_size=1, max_size=4)))
+    return tuple(IdRange(number * 1000, (4_000_000 - number) * 1000, count) for number in numbers)
 
 
 items = with_sizes(
@@ -160,6 +189,7 @@ items = with_sizes(
     path=st.none() | item_paths,
     permissions=permissions,
     limits=limits,
+    idmap=st.none() | st.builds(IdMap, users=ranges(), groups=ranges()),
     origin=st.none() | st.builds(ItemOrigin, fs=item_names, snapshot=st.none() | item_names),
     metadata=st.none() | metadata(),
 )

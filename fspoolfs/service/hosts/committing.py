@@ -7,6 +7,7 @@ thing one succeeds, and the other one hears why not.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -15,6 +16,7 @@ import trio
 
 from fspoolfs.backends.root import SharedDirectory
 from fspoolfs.errors import BusyError, ExistsError, FspoolError, StorageError
+from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.committer import IDLE_TIME, Change, Committer
 from fspoolfs.service.intents import Intent, Outcome
 from fspoolfs.service.journal import Journal, Record
@@ -66,6 +68,15 @@ class SharedCommitter(Committer):
         self.seen = journal.last
         #: Told what others have done; the event loop's.
         self.hear: Hear = lambda records, last: None
+        #: What the pool's items may come to hold; set when they are known.
+        self.accounts = Accounts()
+        #: Lets them be what the storage says; blocks, and raises `OSError`.
+        self.count_anew: Callable[[], None] = lambda: None
+        #: The newest record that they have.
+        self._counted = journal.last
+        self._counting = threading.Lock()
+        #: Whether they are not known, since others have done more than can be told.
+        self._uncounted = False
         self._begun: float | None = None
         self._worked = 0.0
         #: What others have touched: the number of the record, and whether something is there now.
@@ -115,18 +126,22 @@ class SharedCommitter(Committer):
                 if isinstance(error, FspoolError)
                 else StorageError.from_os(f"take a turn in pool {self._name}", error)
             )
-            for change in batch:
-                self._tell(change.settle, refusal)
+            self._refuse(batch, refusal)
             return False
         self._begun = self._worked = time.monotonic()
         self._applied = self._journal.last
         if found is None:
             self._untold = self._journal.last
+            self._uncounted = True
         for record in found or ():
             self._remember(record)
         if found is None or found:
             self._tell(self.hear, found, self._journal.last)
-        return True
+        return self._recount(batch)
+
+    def _refuse(self, batch: list[Change], refusal: FspoolError) -> None:
+        for change in batch:
+            self._tell(change.settle, refusal)
 
     def _goes_on(self) -> bool:
         """Whether the turn that was begun still is this host's."""
@@ -147,6 +162,7 @@ class SharedCommitter(Committer):
         if not record.payload:
             return
         intent = Intent.decode(record.payload)
+        self.count(record, intent)
         there = intent.outcome is Outcome.PLACED
         definition = intent.definition
         if len(self._touched) > _REMEMBERED:
@@ -161,6 +177,44 @@ class SharedCommitter(Committer):
         if intent.outcome is not Outcome.NOTED:
             for key in (label(definition.name), place(definition.location)):
                 self._touched[key] = (record.number, there)
+
+    def count(self, record: Record, intent: Intent) -> None:
+        """Let the sums that quotas limit follow what another host has done; each record counts once.
+
+        Called by the committer's thread and in the event loop, by each in the order of the records.
+        """
+        with self._counting:
+            if record.number <= self._counted:
+                return
+            self._counted = record.number
+            match intent.outcome:
+                case Outcome.PLACED:
+                    self.accounts.note(intent.definition)
+                case Outcome.TRASHED:
+                    self.accounts.note_trashed(intent.definition)
+                case Outcome.PURGED | Outcome.ABORTED:
+                    self.accounts.forget(intent.uuid)
+                case Outcome.NOTED:
+                    pass
+
+    def count_soon(self) -> None:
+        """Take the sums from the storage in the next turn: who asks may not know the latest changes."""
+        self._uncounted = True
+
+    def _recount(self, batch: list[Change]) -> bool:
+        """Count anew what nobody could tell; it does not change in this turn. False: `batch` was refused."""
+        if not self._uncounted:
+            return True
+        try:
+            with self._counting:
+                self.count_anew()
+                self._counted = self._journal.last
+        except OSError as error:
+            self._refuse(batch, StorageError.from_os(f"look at the items of pool {self._name}", error))
+            self._end_turn()
+            return False
+        self._uncounted = False
+        return True
 
     def _overtaken(self, change: Change) -> FspoolError | None:
         """Why a change cannot be carried out, of which another host has changed the premises."""

@@ -98,6 +98,7 @@ class Feed:
         for record in records or ():
             if known < record.number and record.payload and not committer.turns.is_own(record.number):
                 intent = Intent.decode(record.payload)
+                committer.count(record, intent)
                 if self._mirror.take_in(intent):
                     self._unread.add(intent.uuid)
                     self._wake.set()
