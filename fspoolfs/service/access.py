@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from fspoolfs.errors import AccessError
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefaults
+from fspoolfs.model.limits import Limits
 
 
 def _no_groups() -> frozenset[int]:
@@ -97,6 +98,14 @@ def check_sizes(pool: Permissions, wanted: ItemDefinition, given: PoolDefaults, 
             raise AccessError(
                 f"the {OWNER_CHOOSES[name]} of item {wanted.name} is the pool owner's to choose"
             )
+
+
+def check_limits(pool: Permissions, wanted: ItemDefinition, given: Limits, caller: Caller) -> None:
+    """Refuse limits of a new item other than those that it would be `given` anyway."""
+    if wanted.limits not in ((), given) and not owns_pool(pool, caller):
+        raise AccessError(
+            f"the {OWNER_CHOOSES['limits']} of item {wanted.name} is the pool owner's to choose"
+        )
 
 
 def new_item_permissions(pool: Permissions, wanted: Permissions, caller: Caller) -> Permissions:

@@ -16,6 +16,8 @@ from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.deadlines import Deadlines
 from fspoolfs.service.events import Event, EventLog
+from fspoolfs.service.group_keeper import GroupKeeper
+from fspoolfs.service.group_steps import LimitedChange, Step
 from fspoolfs.service.jobs import Job, JobRunner
 from fspoolfs.service.objects import Attached, Pool
 from fspoolfs.service.usage import UseFinder
@@ -31,10 +33,19 @@ KEPT = (PoolState.ACTIVE, PoolState.STALLED)
 class Context:
     """Shared by the services. `grace` is how long a request is waited for, in seconds."""
 
-    def __init__(self, *, events: EventLog, runner: JobRunner, finder: UseFinder, grace: float) -> None:
+    def __init__(
+        self,
+        *,
+        events: EventLog,
+        runner: JobRunner,
+        finder: UseFinder,
+        groups: GroupKeeper,
+        grace: float,
+    ) -> None:
         self.events = events
         self.runner = runner
         self.finder = finder
+        self.groups = groups
         self.grace = grace
         self.deadlines = Deadlines(grace)
         #: Seconds after which remote storage that has not answered is taken for one that does not.
@@ -77,10 +88,17 @@ class Context:
             self.set_state(pool, PoolState.FAILED, reason=trouble.sentence)
 
     async def commit(
-        self, pool: Pool, attached: Attached, change: ItemChange, *, patient: bool = False
+        self,
+        pool: Pool,
+        attached: Attached,
+        change: ItemChange,
+        *,
+        step: Step | None = None,
+        patient: bool = False,
     ) -> None:
         """Have `change` carried out and wait for the end, up to the grace time unless `patient`.
 
+        `step` is what becomes of the item's control group with it.
         Raises how it failed, or `InProgressError`.
         """
 
@@ -89,7 +107,7 @@ class Context:
                 self.suspect(pool)
 
         change.watch(settled)
-        attached.committer.submit(change)
+        attached.committer.submit(change if step is None else LimitedChange(change, step))
         if not patient:
             self.deadlines.add(change.let_go)
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import trio
 
+from fspoolfs.backends.cgroups import Groups
 from fspoolfs.backends.registry import Registry
 from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
@@ -13,10 +14,12 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.backings import Backings
 from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
+from fspoolfs.service.consumers import Consumers
 from fspoolfs.service.context import Context
 from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
+from fspoolfs.service.group_keeper import GroupKeeper
 from fspoolfs.service.health import Health
 from fspoolfs.service.hosts.joining import Ourselves
 from fspoolfs.service.hosts.presence import Present
@@ -52,16 +55,22 @@ class Service:
         registry: Registry,
         finder: UseFinder,
         mounter: Mounter | None,
+        groups: Groups,
         nursery: trio.Nursery,
         grace: float,
         stall_time: float = STALL_TIME,
     ) -> None:
         self._nursery = nursery
         self.events = EventLog()
-        self.context = Context(events=self.events, runner=JobRunner(nursery), finder=finder, grace=grace)
+        keeper = GroupKeeper(groups)
+        self.context = Context(
+            events=self.events, runner=JobRunner(nursery), finder=finder, groups=keeper, grace=grace
+        )
         self.registry = registry
         self.store = Store(state)
         self.pools = Pools(self.context, self.store, registry, state=state, storage=storage)
+        self.consumers = Consumers(keeper, self.pools, nursery)
+        self.events.listen(self.consumers.hear)
         self.trash = Trash(self.context)
         self.clones = Clones(self.context)
         exposure = Exposure(state / "snapshots", mounter)
@@ -81,6 +90,7 @@ class Service:
                 nursery,
             ),
             exposure,
+            self.consumers,
             Ourselves(state),
             nursery,
         )
@@ -99,6 +109,7 @@ class Service:
         await trio.to_thread.run_sync(self.store.prepare)
         self._nursery.start_soon(self.context.deadlines.watch)
         await self.pools.load()
+        await self.consumers.begin()
         await self._resuming.begin()
         self._nursery.start_soon(self.backings.watch)
 

@@ -10,6 +10,7 @@ import trio
 
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.registry import Registry
+from fspoolfs.backends.simulated_cgroups import SimulatedGroups
 from fspoolfs.backends.source import Sharing
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.service.facade import Service
@@ -50,6 +51,7 @@ class Hosts:
                 registry=Registry([SharedDirectories(self._sharing)]),
                 finder=users or Users(),
                 mounter=None,
+                groups=SimulatedGroups(),
                 nursery=nursery,
                 grace=30.0,
             )
