@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from fspoolfs.backends.cgroups import Place
 from fspoolfs.backends.root import RootDirectory
+from fspoolfs.backends.simulator import Faults
 from fspoolfs.errors import BusyError, ExistsError, UnsupportedError
 from fspoolfs.model.infos import Feature
 from fspoolfs.model.limits import LIMITS, Limits
@@ -21,11 +22,13 @@ from fspoolfs.system.cgroups.tree import escaped, in_use
 class SimulatedGroups:
     """`Groups` with every limit but those of `absent`, which are by interface file and reason.
 
-    `refused` are errors of the kernel by interface file, answered when it is set.
+    `refused` are errors of the kernel by interface file, answered when it is set. What changes a group is
+    a place for `faults` to crash at.
     """
 
     absent: dict[str, str] = field(default_factory=dict)
     refused: dict[str, OSError] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
     limits: dict[tuple[str, str], Limits] = field(default_factory=dict)
     members: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     _owners: dict[str, str] = field(default_factory=dict)
@@ -57,7 +60,8 @@ class SimulatedGroups:
             for file, _ in limits:
                 if file in self.refused:
                     raise self.refused[file]
-            self.limits[key] = limits
+            with self.faults.change():
+                self.limits[key] = limits
 
     def remove(self, place: Place) -> None:
         with self._lock:
@@ -66,7 +70,8 @@ class SimulatedGroups:
                 return
             if pids := self.members.get(key):
                 raise BusyError(in_use(place, pids))
-            self.limits.pop(key, None)
+            with self.faults.change():
+                self.limits.pop(key, None)
             if not any(pool == place.pool for pool, _ in self.limits):
                 del self._owners[place.pool]
 

@@ -94,7 +94,7 @@ class GroupKeeper:
             with _told(place.item):
                 used = self.groups.pids(place)
             if used:
-                raise BusyError(f"{what} is refused: {self.groups.in_use(place, used)}")
+                raise BusyError(f"{what}: {self.groups.in_use(place, used)}")
 
     def enter(self, place: Place, process: Process, number: int) -> None:
         """Move `process`, which who asks calls `number`, into the group."""

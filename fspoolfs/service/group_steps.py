@@ -71,7 +71,7 @@ class Step:
             self._keeper.check(self._after[0].item, self._after[1], self._root)
         if self._before is not None and self._goes:
             place = self._before[0]
-            self._keeper.check_unused(f"to delete or rename item {place.item}", [place])
+            self._keeper.check_unused(f"item {place.item} cannot go or be renamed", [place])
 
     def apply(self) -> None:
         if self._before is not None and self._goes:
