@@ -42,7 +42,9 @@ class Hosts:
         self.root = tmp_path / "export"
 
     @asynccontextmanager
-    async def host(self, name: str, *, users: Users | None = None) -> AsyncIterator[Service]:
+    async def host(
+        self, name: str, *, users: Users | None = None, groups: SimulatedGroups | None = None
+    ) -> AsyncIterator[Service]:
         """A running service; it ends as a daemon does, with its pools attached."""
         async with trio.open_nursery() as nursery:
             service = Service(
@@ -51,7 +53,7 @@ class Hosts:
                 registry=Registry([SharedDirectories(self._sharing)]),
                 finder=users or Users(),
                 mounter=None,
-                groups=SimulatedGroups(),
+                groups=groups or SimulatedGroups(),
                 nursery=nursery,
                 grace=30.0,
             )

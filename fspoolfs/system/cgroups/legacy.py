@@ -6,6 +6,7 @@ Of the files of version 2 those are translated that have one of the same meaning
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,14 +33,15 @@ _NO_TWIN: Final = "version 1 of control groups has nothing that means the same"
 
 
 class Legacy:
-    """`fspoolfs.backends.cgroups.Hierarchy`, on the hierarchies of version 1, by controller."""
+    """The hierarchies of version 1, by controller, and `others`, which limit nothing."""
 
     version = 1
 
-    def __init__(self, mounts: Mapping[str, Path], parent: str) -> None:
+    def __init__(self, mounts: Mapping[str, Path], others: Sequence[Path], parent: str) -> None:
         self._by_controller = {name: Tree(mount, parent) for name, mount in mounts.items()}
         # Hierarchies can have several controllers each.
-        self._trees = tuple({tree.mount: tree for tree in self._by_controller.values()}.values())
+        known = {tree.mount: tree for tree in self._by_controller.values()}
+        self._trees = (*known.values(), *(Tree(mount, parent) for mount in others))
 
     @property
     def trees(self) -> Sequence[Tree]:
@@ -59,6 +61,8 @@ class Legacy:
             return f"the controller {controller} of version 1 is not mounted"
         if not tree.parent.is_dir():
             return f"there is no control group {tree.parent}"
+        if not os.access(tree.parent, os.W_OK):
+            return f"this daemon may not make a control group in {tree.parent}"
         return ""
 
     def check_disk(self, file: str, disk: Disk) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ _CONTROLLERS_V1: Final = frozenset(
 
 def find(parent: str | None) -> Unified | Legacy | str:
     """What limits are set with, below the group `parent` or a default one; or why there is nothing."""
-    unified, legacy = _mounted()
+    unified, legacy, others = _mounted()
     where = parent if parent is not None else _default()
     if unified is not None and _OURS & set(_controllers(unified)):
         if parent is None and where == UNIT and not (unified / UNIT.lstrip("/")).is_dir():
@@ -37,7 +37,7 @@ def find(parent: str | None) -> Unified | Legacy | str:
         return Unified(unified, where)
     if legacy:
         # Nothing is delegated in version 1; a new group of its own is what others make there, too.
-        return Legacy(legacy, parent or "/")
+        return Legacy(legacy, [*([unified] if unified is not None else []), *others], parent or "/")
     return "no control groups with controllers are mounted"
 
 
@@ -45,18 +45,21 @@ def _default() -> str:
     return UNIT if _SYSTEMD.is_dir() else "/"
 
 
-def _mounted() -> tuple[Path | None, Mapping[str, Path]]:
-    """Where version 2 is mounted, and each controller of version 1."""
+def _mounted() -> tuple[Path | None, Mapping[str, Path], Sequence[Path]]:
+    """Where version 2 is mounted, each controller of version 1, and hierarchies without any."""
     unified: Path | None = None
     legacy: dict[str, Path] = {}
+    others = []
     for mount in mounts.mounts():
         if mount.fs_type == "cgroup2":
             unified = unified or Path(mount.target)
         elif mount.fs_type == "cgroup":
-            for name in os.path.basename(mount.target).split(","):
-                if name in _CONTROLLERS_V1:
-                    legacy.setdefault(name, Path(mount.target))
-    return unified, legacy
+            names = _CONTROLLERS_V1.intersection(os.path.basename(mount.target).split(","))
+            for name in names:
+                legacy.setdefault(name, Path(mount.target))
+            if not names:
+                others.append(Path(mount.target))
+    return unified, legacy, others
 
 
 def _controllers(unified: Path) -> list[str]:

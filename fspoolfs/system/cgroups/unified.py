@@ -24,7 +24,7 @@ _REFUSALS: Final = (errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP, errno.ERANGE, 
 
 
 class Unified:
-    """`fspoolfs.backends.cgroups.Hierarchy`, on the cgroup2 file system mounted at `mount`."""
+    """The hierarchy that is mounted at `mount`."""
 
     version = 2
 
