@@ -105,11 +105,20 @@ class Consumers:
                 self._nursery.start_soon(self._follow, pool, attached, name)
 
     async def _follow(self, pool: Pool, attached: Attached, name: str) -> None:
-        item = attached.items.get(name)
-        if item is not None and item.definition.limits:
-            await self._put(pool, attached, [item])
-            return
-        attached.limited.pop(name, None)
+        # A change of this host's own that is under way brings the group along, and is not to be overtaken.
+        lease = await attached.locks.acquire(name)
+        try:
+            item = attached.items.get(name)
+            if pool.attached is not attached:
+                return
+            if item is not None and item.definition.limits:
+                await self._put(pool, attached, [item])
+            elif attached.limited.pop(name, None) is not None:
+                await self._lift(pool, attached, name)
+        finally:
+            lease.release()
+
+    async def _lift(self, pool: Pool, attached: Attached, name: str) -> None:
         place, root = place_of(pool, name), root_of(attached)
         try:
             await trio.to_thread.run_sync(self._keeper.lift, place, root, limiter=attached.limiter)
@@ -146,13 +155,12 @@ class Consumers:
 
     async def features(self) -> Sequence[Feature]:
         """Whether there can be groups on this host, and which limits."""
-        return await trio.to_thread.run_sync(self._keeper.groups.features)
+        return await trio.to_thread.run_sync(self._keeper.features)
 
     async def features_of(self, attached: Attached) -> Sequence[Feature]:
         """What limits of input and output there can be on the pool's devices."""
-        groups, root = self._keeper.groups, root_of(attached)
         return await trio.to_thread.run_sync(
-            groups.features_of, root, limiter=attached.limiter, abandon_on_cancel=True
+            self._keeper.features_of, root_of(attached), limiter=attached.limiter, abandon_on_cancel=True
         )
 
     async def path(self, pool: Pool, item: Item) -> str:

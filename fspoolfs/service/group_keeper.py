@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fspoolfs.backends.cgroups import Groups, Place
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.errors import BusyError, FspoolError, NotFoundError, StorageError
+from fspoolfs.model.infos import Feature
 from fspoolfs.model.limits import Limits
 from fspoolfs.system import processes
 from fspoolfs.system.processes import Process
@@ -44,8 +45,16 @@ class GroupKeeper:
             if known.get(uuid) == pool:
                 self._left.update(Place(uuid, pool, item) for item in items)
 
+    def features(self) -> Sequence[Feature]:
+        with self._lock:
+            return self.groups.features()
+
+    def features_of(self, root: RootDirectory | None) -> Sequence[Feature]:
+        with self._lock:
+            return self.groups.features_of(root)
+
     def check(self, item: str, limits: Limits, root: RootDirectory | None) -> None:
-        with _told(item):
+        with self._lock, _told(item):
             self.groups.check(item, limits, root)
 
     def put(self, place: Place, limits: Limits, root: RootDirectory | None) -> None:

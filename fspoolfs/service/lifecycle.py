@@ -354,9 +354,11 @@ class Lifecycle:
             """All in one thread: to change it would take as long as most of these."""
             self._exposure.withdraw(pool.name)
             self._context.finder.forget()
-            if detach:
-                unmount()
-            self._consumers.withdraw(groups)
+            try:
+                if detach:
+                    unmount()
+            finally:
+                self._consumers.withdraw(groups)
             self._store.set_active(pool.name, active=False)
 
         await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)

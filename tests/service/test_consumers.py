@@ -21,6 +21,9 @@ from fspoolfs.service.objects import Item, Pool
 
 from .conftest import ROOT, Running
 from .scenes import ALICE, active_pool, item, running_pool, until
+from .test_crash import _quiet_crashes
+
+__all__ = ["_quiet_crashes"]
 
 LIMITS = (("pids.max", "20"),)
 OTHERS = (("memory.max", "1000000"), ("io.max", "rbps=1"))
@@ -205,6 +208,11 @@ async def test_an_item_whose_limits_cannot_be_in_force_any_more_fails_and_is_men
         with pytest.raises(UnsupportedError):
             await redefine(service, pool, LIMITS)
         assert web.state == "failed"
+        groups.absent = {}
+        await service.lifecycle.refresh(pool, ROOT)
+        await until(service, lambda: web.state == "ready" and web.unlimited is None, what="it is in force")
+        assert groups.limits[WEB] == LIMITS
+        groups.absent = {"pids.max": "the controller pids is missing"}
         await redefine(service, pool, (("io.max", "rbps=1"),))
         assert (web.state, web.problem) == ("ready", None)
         assert groups.limits[WEB] == (("io.max", "rbps=1"),)
