@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -30,6 +31,7 @@ class Config:
     log_level: str = "info"
     log_file: Path | None = None
     libvirt_uri: str = DEFAULT_URI
+    cgroup_parent: str | None = None
     foreground: bool = False
     sim: bool = False
 
@@ -64,6 +66,8 @@ def _xdg(variable: str, fallback: str) -> Path:
 _MODES = ("foreground", "sim")
 #: The names of settings as they are written, and the fields that they set.
 _SETTINGS = {one.name.replace("_", "-"): one.name for one in fields(Config) if one.name not in _MODES}
+#: A control group from the root of its hierarchy, as /proc/PID/cgroup has it.
+_GROUP = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[^/\n]+)+")
 _PATHS = ("mountpoint", "state-dir", "storage-dir", "log-file")
 
 
@@ -101,6 +105,8 @@ def _convert(key: str, value: object, where: str) -> object:
     if key == "log-level" and value in LOG_LEVELS:
         return value
     if key == "libvirt-uri" and isinstance(value, str) and ":" in value:
+        return value
+    if key == "cgroup-parent" and isinstance(value, str) and _GROUP.fullmatch(value):
         return value
     if key in _PATHS and isinstance(value, str | Path) and str(value):
         return Path(os.path.abspath(Path(value).expanduser()))

@@ -14,7 +14,9 @@ import trio
 
 from fspoolfs import __version__, mountpoint
 from fspoolfs.backends import layout
+from fspoolfs.backends.cgroups import KernelGroups
 from fspoolfs.backends.registry import Registry, default_registry, simulated_registry
+from fspoolfs.backends.simulated_cgroups import SimulatedGroups
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.config import Config
 from fspoolfs.errors import FspoolError
@@ -99,6 +101,7 @@ def _make_service(config: Config, nursery: trio.Nursery) -> Service:
         ),
         mounter=None if config.sim or os.geteuid() != 0 else ReadOnlyMounts(),
         mapper=None if config.sim or os.geteuid() != 0 else MappedMounts(),
+        groups=SimulatedGroups() if config.sim else KernelGroups(config.cgroup_parent),
         nursery=nursery,
         grace=config.grace,
         stall_time=config.stall_time,

@@ -90,7 +90,6 @@ class CephFileSystem(GenericFileSystem):
                 f"item {definition.name}: its limits cannot be set, since {no_quota}; leave <capacity> and "
                 "<files> out, or let this host set quotas"
             )
-        self._check_limits(definition)
 
     # Items.
 

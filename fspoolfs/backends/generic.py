@@ -76,15 +76,6 @@ class GenericFileSystem:
                 f"item {definition.name}: on a generic file system no number of files can be enforced; leave "
                 "<files> out, or put the item into a pool whose features say that it limits files"
             )
-        self._check_limits(definition)
-
-    def _check_limits(self, definition: ItemDefinition) -> None:
-        if definition.limits:
-            files = ", ".join(name for name, _ in definition.limits)
-            raise UnsupportedError(
-                f"item {definition.name}: on a {self.name} file system the limits {files} cannot be "
-                "enforced; leave <cgroups> out, or set them for the container that uses the item"
-            )
 
     def create(self, path: str, definition: ItemDefinition) -> None:
         """Make the item's empty directory; nobody else enters it before it has its owner.

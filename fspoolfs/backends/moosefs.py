@@ -71,7 +71,6 @@ class MooseFileSystem(GenericFileSystem):
                     f"item {definition.name}: no {element} can be enforced here, since {self._no_limits}; "
                     f"leave <{element}> out, or do that first"
                 )
-        self._check_limits(definition)
 
     # Items.
 

@@ -99,7 +99,6 @@ class ProjectQuotaFileSystem(GenericFileSystem):
             if refused:
                 raise UnsupportedError(f"item {definition.name}: {refused}; or leave the limits out")
             self._check_directory(definition)
-        self._check_limits(definition)
 
     def _check_directory(self, definition: ItemDefinition) -> None:
         """Refuse before anything is journalled what `update` would have to refuse of this directory."""

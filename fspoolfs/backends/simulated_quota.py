@@ -35,8 +35,7 @@ class SimulatedFileSystem(GenericFileSystem):
         return tuple(replace(one, reason="") if one.name in _ABLE else one for one in super().features())
 
     def check(self, definition: ItemDefinition) -> None:
-        """Capacity and files are enforced; what is left to refuse are limits of cgroups."""
-        self._check_limits(definition)
+        """Capacity and files are enforced."""
 
     def freeze(self, path: str) -> None:
         """Nothing limits a snapshot."""

@@ -57,7 +57,6 @@ class ZfsFileSystem(GenericFileSystem):
                 f"item {definition.name}: zfs does not limit the number of files of a dataset; leave <files> "
                 "out, or put the item into a pool whose features say that it limits files"
             )
-        self._check_limits(definition)
 
     # Items.
 

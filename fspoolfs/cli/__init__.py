@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     mount.add_argument("--log-level", choices=config.LOG_LEVELS)
     mount.add_argument("--log-file", type=_absolute, metavar="FILE")
     mount.add_argument("--libvirt-uri", metavar="URI", help="whose storage pools libvirt's volumes are of")
+    mount.add_argument(
+        "--cgroup-parent", metavar="GROUP", help="below which control group those of items with limits are"
+    )
     mount.add_argument("--sim", action="store_true", help="simulate storage in memory, touching no disk")
     unmount = commands.add_parser("unmount", help="unmount a control tree; its daemon ends")
     unmount.add_argument("mountpoint", nargs="?", type=_absolute, help=where)
@@ -81,6 +84,7 @@ def _config(options: argparse.Namespace) -> config.Config:
         "log_level",
         "log_file",
         "libvirt_uri",
+        "cgroup_parent",
     )
     said = {
         name.replace("_", "-"): getattr(options, name) for name in names if getattr(options, name) is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -45,16 +46,16 @@ from fspoolfs.model.elements import (
     value,
 )
 from fspoolfs.model.formatting import format_item, format_pool
+from fspoolfs.model.limits import LIMITS
+from fspoolfs.model.limits import check as check_limit
 from fspoolfs.names import check_item_path, check_name, check_target_path, quote
 from fspoolfs.units import parse_duration
 
-__all__ = ["LIMITS", "MAX_DOCUMENT", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
+__all__ = ["MAX_DOCUMENT", "MAX_METADATA", "parse", "parse_item", "parse_pool"]
 
 #: Bytes of a <metadata> element as it is printed. With all else at its longest, a definition is
 #: still printed in less than `MAX_DOCUMENT`: what was accepted once can always be read again.
 MAX_METADATA: Final = 768 * 1024
-#: The cgroup v2 interface files that an item may limit (Documentation/admin-guide/cgroup-v2.rst).
-LIMITS: Final = ("io.max", "io.weight", "io.latency", "memory.max", "memory.high", "pids.max", "cpu.max")
 
 _T = TypeVar("_T")
 _ITEM_ROOTS = frozenset({"fs", "item", "fsitem"})
@@ -289,4 +290,8 @@ def _limits(element: Element | None) -> tuple[tuple[str, str], ...]:
     if not any(is_element(child) for child in element):
         return ()
     parts = children(element, frozenset(LIMITS), where=f"<cgroups>, which holds {', '.join(LIMITS)}")
-    return tuple((name, value(limit, values.limit)) for name, limit in parts.items())
+    return tuple((name, value(limit, partial(_limit, name))) for name, limit in parts.items())
+
+
+def _limit(name: str, text: str) -> str:
+    return check_limit(name, values.limit(text))

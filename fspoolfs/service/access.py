@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from fspoolfs.errors import AccessError
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolDefaults
+from fspoolfs.model.limits import Limits
 
 
 def _no_groups() -> frozenset[int]:
@@ -107,6 +108,14 @@ def check_idmap(old: ItemDefinition | None, wanted: ItemDefinition, caller: Call
     """
     if wanted.idmap != (None if old is None else old.idmap) and not caller.administers:
         raise AccessError(f"user {caller.uid} may not map the ids of item {wanted.name}: that is for root")
+
+
+def check_limits(pool: Permissions, wanted: ItemDefinition, given: Limits, caller: Caller) -> None:
+    """Refuse limits of a new item other than those that it would be `given` anyway."""
+    if wanted.limits not in ((), given) and not owns_pool(pool, caller):
+        raise AccessError(
+            f"the {OWNER_CHOOSES['limits']} of item {wanted.name} is the pool owner's to choose"
+        )
 
 
 def new_item_permissions(pool: Permissions, wanted: Permissions, caller: Caller) -> Permissions:

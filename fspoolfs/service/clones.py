@@ -15,7 +15,7 @@ from fspoolfs.errors import AccessError, FspoolError, QuotaError, StorageError, 
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions, PoolDefaults
 from fspoolfs.model.states import ItemVerb, enter_item
 from fspoolfs.progress import Progress
-from fspoolfs.service import access, limits
+from fspoolfs.service import access, group_steps, limits
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import CreateItem
 from fspoolfs.service.item_work import ItemWork
@@ -38,7 +38,6 @@ class Clones(ItemWork):
         access.check_create(pool.name, pool.definition.permissions, caller)
         wanted = ItemDefinition(
             name=new_name,
-            limits=item.definition.limits,
             origin=ItemOrigin(fs=item.name, snapshot=snapshot),
         )
         await self.clone(pool, self.complete_clone(pool, wanted, caller), caller)
@@ -62,7 +61,7 @@ class Clones(ItemWork):
             ),
         )
         sizes = PoolDefaults(capacity=origin.capacity, soft=origin.soft, files=origin.files)
-        return self.complete(pool, inherited, caller, given=sizes)
+        return self.complete(pool, inherited, caller, given=sizes, given_limits=origin.limits)
 
     async def clone(self, pool: Pool, definition: ItemDefinition, caller: Caller) -> Item:
         attached = pool.active()
@@ -92,6 +91,8 @@ class Clones(ItemWork):
 
         def copy(progress: Progress) -> None:
             limits.check(filesystem, definition)
+            if step is not None:
+                step.check()
             # A rename may have come first.
             origin = layout.snapshot(source.uuid, snapshot.entry) if snapshot else source.definition.location
             cloner.clone(origin, staging, definition, progress)
@@ -103,6 +104,7 @@ class Clones(ItemWork):
             self.created(pool, attached, item, change.definition, error, via_tree=False)
 
         change = CreateItem(filesystem, definition, staged=True, on_done=done)
+        step = group_steps.step(self.context.groups, pool, attached, None, definition)
 
         async def work(job: Job) -> None:
             try:
@@ -116,7 +118,7 @@ class Clones(ItemWork):
             finally:
                 source.end_reading(job)
             try:
-                await self.context.commit(pool, attached, change, patient=True)
+                await self.context.commit(pool, attached, change, step=step, patient=True)
             except FspoolError:
                 # A broken journal may hold the record after all: then the next start needs the copy.
                 if attached.committer.broken is None:

@@ -16,6 +16,8 @@ from fspoolfs.progress import Progress
 from fspoolfs.service.changes import ItemChange
 from fspoolfs.service.deadlines import Deadlines
 from fspoolfs.service.events import Event, EventLog
+from fspoolfs.service.group_keeper import GroupKeeper
+from fspoolfs.service.group_steps import LimitedChange, Step
 from fspoolfs.service.jobs import Job, JobRunner
 from fspoolfs.service.mapping import Mappings
 from fspoolfs.service.objects import Attached, Pool
@@ -33,12 +35,20 @@ class Context:
     """Shared by the services. `grace` is how long a request is waited for, in seconds."""
 
     def __init__(
-        self, *, events: EventLog, runner: JobRunner, finder: UseFinder, mappings: Mappings, grace: float
+        self,
+        *,
+        events: EventLog,
+        runner: JobRunner,
+        finder: UseFinder,
+        mappings: Mappings,
+        groups: GroupKeeper,
+        grace: float,
     ) -> None:
         self.events = events
         self.runner = runner
         self.finder = finder
         self.mappings = mappings
+        self.groups = groups
         self.grace = grace
         self.deadlines = Deadlines(grace)
         #: Seconds after which remote storage that has not answered is taken for one that does not.
@@ -81,10 +91,17 @@ class Context:
             self.set_state(pool, PoolState.FAILED, reason=trouble.sentence)
 
     async def commit(
-        self, pool: Pool, attached: Attached, change: ItemChange, *, patient: bool = False
+        self,
+        pool: Pool,
+        attached: Attached,
+        change: ItemChange,
+        *,
+        step: Step | None = None,
+        patient: bool = False,
     ) -> None:
         """Have `change` carried out and wait for the end, up to the grace time unless `patient`.
 
+        `step` is what becomes of the item's control group with it.
         Raises how it failed, or `InProgressError`.
         """
 
@@ -94,7 +111,7 @@ class Context:
 
         change.watch(settled)
         change.accounts = attached.accounts
-        attached.committer.submit(change)
+        attached.committer.submit(change if step is None else LimitedChange(change, step))
         if not patient:
             self.deadlines.add(change.let_go)
         try:

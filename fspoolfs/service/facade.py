@@ -6,6 +6,7 @@ from pathlib import Path
 
 import trio
 
+from fspoolfs.backends.cgroups import Groups
 from fspoolfs.backends.registry import Registry
 from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
@@ -13,10 +14,12 @@ from fspoolfs.service.access import Caller
 from fspoolfs.service.backings import Backings
 from fspoolfs.service.clones import Clones
 from fspoolfs.service.companion import Companion
+from fspoolfs.service.consumers import Consumers
 from fspoolfs.service.context import Context
 from fspoolfs.service.counting import Counts
 from fspoolfs.service.events import EventLog
 from fspoolfs.service.exposure import Exposure, Mounter
+from fspoolfs.service.group_keeper import GroupKeeper
 from fspoolfs.service.health import Health
 from fspoolfs.service.hosts.joining import Ourselves
 from fspoolfs.service.hosts.presence import Present
@@ -54,6 +57,7 @@ class Service:
         finder: UseFinder,
         mounter: Mounter | None,
         mapper: IdMapper | None = None,
+        groups: Groups,
         nursery: trio.Nursery,
         grace: float,
         stall_time: float = STALL_TIME,
@@ -65,11 +69,14 @@ class Service:
             runner=JobRunner(nursery),
             finder=finder,
             mappings=Mappings(state / "idmapped", mapper),
+            groups=GroupKeeper(groups),
             grace=grace,
         )
         self.registry = registry
         self.store = Store(state)
         self.pools = Pools(self.context, self.store, registry, state=state, storage=storage)
+        self.consumers = Consumers(self.context.groups, self.pools, nursery)
+        self.events.listen(self.consumers.hear)
         self.trash = Trash(self.context)
         self.clones = Clones(self.context)
         exposure = Exposure(state / "snapshots", mounter)
@@ -89,6 +96,7 @@ class Service:
                 nursery,
             ),
             exposure,
+            self.consumers,
             Ourselves(state),
             nursery,
         )
@@ -107,6 +115,7 @@ class Service:
         await trio.to_thread.run_sync(self.store.prepare)
         self._nursery.start_soon(self.context.deadlines.watch)
         await self.pools.load()
+        await self.consumers.begin()
         await self._resuming.begin()
         self._nursery.start_soon(self.backings.watch)
 

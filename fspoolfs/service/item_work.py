@@ -20,9 +20,10 @@ from fspoolfs.errors import (
     NotFoundError,
 )
 from fspoolfs.model.definitions import ItemDefinition, PoolDefaults
+from fspoolfs.model.limits import Limits
 from fspoolfs.model.states import ItemState
 from fspoolfs.progress import Progress
-from fspoolfs.service import access, usage
+from fspoolfs.service import access, group_steps, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.changes import ItemChange, NoteSnapshots
 from fspoolfs.service.context import Context
@@ -39,11 +40,18 @@ class ItemWork:
         self.context = context
 
     def complete(
-        self, pool: Pool, wanted: ItemDefinition, caller: Caller, *, given: PoolDefaults | None = None
+        self,
+        pool: Pool,
+        wanted: ItemDefinition,
+        caller: Caller,
+        *,
+        given: PoolDefaults | None = None,
+        given_limits: Limits = (),
     ) -> ItemDefinition:
         """The definition as it will be stored: owner, mode and uuid filled in, and how much it may hold.
 
-        The latter is what is `given`: the pool's defaults, where nothing else is.
+        The latter is what is `given`: the pool's defaults, where nothing else is. Limits are those that
+        the document says, or `given_limits`.
         """
         given = given or pool.definition.defaults
         name = names.check_name(wanted.name)
@@ -54,6 +62,7 @@ class ItemWork:
             self._check_uuid_free(pool, wanted.uuid)
         access.check_sizes(pool.definition.permissions, wanted, given, caller)
         access.check_idmap(None, wanted, caller)
+        access.check_limits(pool.definition.permissions, wanted, given_limits, caller)
         return replace(
             wanted,
             name=name,
@@ -63,6 +72,7 @@ class ItemWork:
             capacity=given.capacity if wanted.capacity is None else wanted.capacity,
             soft=given.soft if wanted.soft is None else wanted.soft,
             files=given.files if wanted.files is None else wanted.files,
+            limits=wanted.limits or given_limits,
             permissions=access.new_item_permissions(pool.definition.permissions, wanted.permissions, caller),
         )
 
@@ -200,8 +210,18 @@ class ItemWork:
         change = NoteSnapshots(attached.filesystem, item.definition, job.subject, partial(work, job.progress))
         await self.context.commit(pool, attached, change, patient=True)
 
-    async def commit(self, pool: Pool, attached: Attached, change: ItemChange) -> None:
-        await self.context.commit(pool, attached, change)
+    async def commit(
+        self,
+        pool: Pool,
+        attached: Attached,
+        change: ItemChange,
+        *,
+        old: ItemDefinition | None = None,
+        new: ItemDefinition | None = None,
+    ) -> None:
+        """See `Context.commit`; `old` and `new` are what defines the item before and after."""
+        step = group_steps.step(self.context.groups, pool, attached, old, new)
+        await self.context.commit(pool, attached, change, step=step)
 
     def publish(self, kind: str, pool: Pool, item: str, *, via_tree: bool = False, **details: str) -> None:
         self.context.events.publish(

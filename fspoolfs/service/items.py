@@ -62,7 +62,7 @@ class Items(ItemWork):
             unset=wanted.permissions,
             on_done=done,
         )
-        await self.commit(pool, attached, change)
+        await self.commit(pool, attached, change, new=definition)
         return item
 
     async def define(self, pool: Pool, wanted: ItemDefinition, caller: Caller) -> Item:
@@ -97,17 +97,20 @@ class Items(ItemWork):
         attached = pool.active()
         lease = await self.lock(pool, attached, item)
         try:
-            working = enter_item(item.name, item.state, verb)
+            before = item.state
+            # What has failed for its limits alone is mended by others.
+            state = before if item.unlimited is None else ItemState.READY
+            working = enter_item(item.name, state, verb)
             old = item.definition
             new = make(old)
             changed = model_changes.item_changes(old, new)
             if changed == ("capacity",):  # a document may say no more than the file `capacity` does
-                working = enter_item(item.name, item.state, ItemVerb.RESIZE)
+                working = enter_item(item.name, state, ItemVerb.RESIZE)
             access.check_redefine(pool.definition.permissions, old, new, changed, caller)
         except BaseException:
             lease.release()
             raise
-        if not changed:
+        if not changed and item.unlimited is None:
             lease.release()
             return item
         if "idmap" in changed:
@@ -120,15 +123,17 @@ class Items(ItemWork):
 
         def done(error: Exception | None) -> None:
             lease.release()
-            item.state = ItemState.READY
+            item.state = before if error is not None else ItemState.READY
             if error is not None:
                 item.error = as_refusal(error)
                 return
             item.definition, item.error = new, None
+            item.problem = item.unlimited = None
             item.changed = int(time.time())
             self.publish("item-changed", pool, item.name, changed=" ".join(changed))
 
-        await self.commit(pool, attached, UpdateItem(attached.filesystem, old, new, on_done=done))
+        change = UpdateItem(attached.filesystem, old, new, on_done=done)
+        await self.commit(pool, attached, change, old=old, new=new)
         return item
 
     async def _check_idmap(self, attached: Attached, definition: ItemDefinition) -> None:
@@ -205,7 +210,7 @@ class Items(ItemWork):
             mends=True,
             on_done=done,
         )
-        await self.commit(pool, attached, change)
+        await self.commit(pool, attached, change, old=item.definition, new=definition)
         return item
 
     def _merge(self, old: ItemDefinition, wanted: ItemDefinition) -> ItemDefinition:
@@ -287,7 +292,7 @@ class Items(ItemWork):
             in_use=self.in_use(pool, attached, f"rename item {name}", item.uuid),
             on_done=done,
         )
-        await self.commit(pool, attached, change)
+        await self.commit(pool, attached, change, old=old, new=new)
 
 
 def _check_same_name(old: ItemDefinition, wanted: ItemDefinition) -> None:

@@ -25,6 +25,7 @@ from fspoolfs.service import closing, opening, refreshing, usage
 from fspoolfs.service.access import Caller
 from fspoolfs.service.advice import as_refusal
 from fspoolfs.service.companion import Companion
+from fspoolfs.service.consumers import Consumers
 from fspoolfs.service.context import Context
 from fspoolfs.service.events import Event
 from fspoolfs.service.exposure import Exposure
@@ -53,6 +54,7 @@ class Lifecycle:
         pools: Pools,
         companion: Companion,
         exposure: Exposure,
+        consumers: Consumers,
         ourselves: Ourselves,
         nursery: trio.Nursery,
     ) -> None:
@@ -62,6 +64,7 @@ class Lifecycle:
         self._registry = registry
         self._pools = pools
         self._exposure = exposure
+        self._consumers = consumers
         self._nursery = nursery
         self._companion = companion
 
@@ -140,6 +143,7 @@ class Lifecycle:
         """Forget the definition; a pool that failed while it was active is let go first."""
         if pool.state is PoolState.FAILED and (pool.attached is not None or self._may_be_mounted(pool)):
             await self.destroy(pool, caller)
+        await self._consumers.forget(pool)
         await self._pools.undefine(pool, caller, via_tree=via_tree)
 
     def _may_be_mounted(self, pool: Pool) -> bool:
@@ -268,6 +272,7 @@ class Lifecycle:
                 item.number = again[item.name].number
             opened.attached.put(item)
         opened.attached.trash.update(opened.trash)
+        await self._consumers.take_up(pool, opened.attached)
         if any(item.snapshots for item in opened.items):
             await self._context.in_thread(
                 pool, lambda progress: self._exposure.expose(pool.name, opened.attached), job.progress
@@ -300,6 +305,7 @@ class Lifecycle:
                 raise BusyError(f"stop pool {pool.name}: {item.job.verb} of {item.job.subject} is under way")
         if pool.attached is None:
             return
+        await self._consumers.check_unused(pool)
         attached = pool.attached
 
         def look() -> list[MountUse]:
@@ -336,6 +342,7 @@ class Lifecycle:
     async def _stop(self, pool: Pool, *, force: bool, detach: bool = True) -> None:
         """Close and detach. Whatever fails, the pool is no longer attached afterwards."""
         attached, definition = pool.attached, pool.definition
+        groups = self._consumers.places(pool)
         if attached is not None:
             await closing.close(self._context, self._companion, pool, attached, force=force, leaves=True)
             pool.forget()
@@ -354,8 +361,11 @@ class Lifecycle:
             self._exposure.withdraw(pool.name)
             self._context.mappings.withdraw(pool.name)
             self._context.finder.forget()
-            if detach:
-                unmount()
+            try:
+                if detach:
+                    unmount()
+            finally:
+                self._consumers.withdraw(groups)
             self._store.set_active(pool.name, active=False)
 
         await trio.to_thread.run_sync(let_go, abandon_on_cancel=True)

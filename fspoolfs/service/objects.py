@@ -22,6 +22,7 @@ from fspoolfs.backends.source import Source
 from fspoolfs.errors import ExistsError, FspoolError, InactiveError, TimeLimitError
 from fspoolfs.model.definitions import ItemDefinition, PoolDefinition
 from fspoolfs.model.infos import Feature, SpaceInfo, UsageInfo
+from fspoolfs.model.limits import Limits
 from fspoolfs.model.states import ItemState, PoolState
 from fspoolfs.service.accounts import Accounts
 from fspoolfs.service.committer import Committer
@@ -69,6 +70,7 @@ class Item:
         "readers",
         "snapshots",
         "state",
+        "unlimited",
         "unreadable",
     )
 
@@ -81,6 +83,8 @@ class Item:
         self.problem: FspoolError | None = None
         #: Whether its stored definition cannot be read; a new one mends that.
         self.unreadable = False
+        #: Why its limits are not in force, where it has failed for that; another definition mends it.
+        self.unlimited: FspoolError | None = None
         self.job: Job | None = None
         self.measured: Measured | None = None
         #: By name. Most items have none and share one that stays empty: see `put_snapshot`.
@@ -230,6 +234,8 @@ class Attached:
     #: What its items may come to hold, by whose they are.
     accounts: Accounts = field(default_factory=Accounts)
     locations: Locations = field(default_factory=Locations)
+    #: The limits that are in force for users of items, by the item's name; most have none.
+    limited: dict[str, Limits] = field(default_factory=dict)
     locks: KeyedLocks = field(default_factory=KeyedLocks)
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(THREADS_PER_POOL))
     #: Where the host shows the snapshots for reading; `None` until there is one.

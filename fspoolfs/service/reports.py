@@ -131,6 +131,7 @@ def item_info(pool: Pool, item: Item, counted: UsageInfo | None) -> str:
             ("Soft limit", _soft_limit(item)),
             ("Files", _files(definition, counted)),
             ("Allocation", _allocation(item, counted)),
+            ("Limits", ", ".join(f"{file} {value}" for file, value in definition.limits)),
             ("Snapshots", str(len(item.snapshots)) if item.snapshots else ""),
             ("Clone of", origin.fs + (f" at {origin.snapshot}" if origin.snapshot else "") if origin else ""),
         ]

@@ -63,7 +63,7 @@ class Trash(ItemWork):
             ),
             on_done=done,
         )
-        await self.commit(pool, attached, change)
+        await self.commit(pool, attached, change, old=item.definition)
 
     async def undelete(self, pool: Pool, trash_name: str, name: str, *, via_tree: bool = False) -> None:
         """Bring an item back from the trash under `name`."""
@@ -97,7 +97,7 @@ class Trash(ItemWork):
             new,
             on_done=done,
         )
-        await self.commit(pool, attached, change)
+        await self.commit(pool, attached, change, new=new)
 
     async def purge(self, pool: Pool, trash_name: str, *, via_tree: bool = False) -> None:
         """Take a deleted item out of the trash for good; its storage goes in the background."""

@@ -156,6 +156,24 @@ async def _users(directory: ItemDirectory) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+async def _group(directory: ItemDirectory) -> str:
+    return f"{await directory.service.consumers.path(directory.pool, directory.item)}\n"
+
+
+async def _members(directory: ItemDirectory) -> str:
+    found = await directory.service.consumers.members(directory.pool, directory.item)
+    return "".join(f"{pid}\n" for pid in found)
+
+
+async def _enter(directory: ItemDirectory, data: bytes, caller: Caller) -> None:
+    number = values.process_id(data)
+    await directory.service.consumers.enter(directory.pool, directory.item, number, caller)
+
+
+def _is_limited(directory: ItemDirectory) -> bool:
+    return bool(directory.item.definition.limits)
+
+
 def _capacity(directory: ItemDirectory) -> str:
     capacity = directory.item.definition.capacity
     return "none\n" if capacity is None else f"{capacity}\n"
@@ -206,6 +224,10 @@ ItemDirectory.table = table(
     File[ItemDirectory](name="allocation", ask=_allocation, whose=_owner),
     File[ItemDirectory](name="available", ask=_available, whose=_owner),
     File[ItemDirectory](name="users", ask=_users, whose=_owner),
+    File[ItemDirectory](name="cgroup", ask=_group, whose=_owner, present=_is_limited),
+    File[ItemDirectory](
+        name="cgroup.procs", mode=0o644, ask=_members, store=_enter, whose=_owner, present=_is_limited
+    ),
     File[ItemDirectory](name="last_error", show=lambda at: values.sentence(at.item.error), whose=_owner),
     Link[ItemDirectory](name="data", target=lambda at: reports.data_path(at.pool, at.item)),
     Link[ItemDirectory](

@@ -132,11 +132,12 @@ async def _info(directory: PoolDirectory) -> str:
     return reports.pool_info(pool, await service.spaces.of(pool), await service.backings.of(pool))
 
 
-def _features(directory: PoolDirectory) -> str:
+async def _features(directory: PoolDirectory) -> str:
     attached = directory.pool.attached
     if attached is None:
         return "unknown: the pool is not active\n"
-    return f"filesystem: {attached.filesystem.name}\n{reports.features(attached.features)}"
+    found = [*attached.features, *await directory.service.consumers.features_of(attached)]
+    return f"filesystem: {attached.filesystem.name}\n{reports.features(found)}"
 
 
 async def _hosts(directory: PoolDirectory) -> str:
@@ -186,7 +187,7 @@ PoolDirectory.table = table(
         show=lambda at: f"{int(at.pool.autostart)}\n",
         store=_autostart,
     ),
-    File[PoolDirectory](name="features", show=_features),
+    File[PoolDirectory](name="features", ask=_features),
     File[PoolDirectory](name="hosts", ask=_hosts, present=lambda at: at.pool.is_shared),
     File[PoolDirectory](name="last_error", show=lambda at: values.sentence(at.pool.error)),
     Link[PoolDirectory](name="root", target=lambda at: at.pool.target),

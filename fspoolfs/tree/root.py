@@ -52,6 +52,11 @@ async def _define(root: Root, data: bytes, caller: Caller) -> None:
     await root.service.define(documents.parse(data), caller)
 
 
+async def _features(root: Root) -> str:
+    found = [*root.service.registry.features(), *await root.service.consumers.features()]
+    return reports.features(found)
+
+
 async def _metrics(root: Root) -> bytes:
     await root.service.counts.refresh(root.service.pools)
     return root.service.metrics.text()
@@ -61,10 +66,7 @@ Root.table = table(
     # Anyone may write a document; who may define what is decided when it is known.
     File[Root](name="define", mode=0o666, style=Style.DOCUMENT, show=lambda root: "", store=_define),
     File[Root](name="events", style=Style.EVENTS, size=lambda root: root.service.events.end, polled=True),
-    File[Root](
-        name="features",
-        show=lambda root: reports.features(root.service.registry.features()),
-    ),
+    File[Root](name="features", ask=_features),
     File[Root](name="last_error", show=lambda root: values.sentence(root.service.error)),
     File[Root](name="metrics", ask=_metrics),
     File[Root](name="version", show=lambda root: f"{__version__}\n"),

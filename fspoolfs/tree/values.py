@@ -8,6 +8,9 @@ from fspoolfs.errors import BusyError, InvalidError
 from fspoolfs.names import one_line
 from fspoolfs.service.jobs import Job
 
+#: PID_MAX_LIMIT of include/linux/threads.h has no more.
+_PID_DIGITS = 7
+
 
 def words(data: bytes) -> list[str]:
     """The words of one request. Raises `InvalidError` for an empty one or one that is no text."""
@@ -26,6 +29,14 @@ def flag(data: bytes) -> bool:
     if text not in (b"0", b"1"):
         raise InvalidError(f"expected 0 or 1, not {text.decode('utf-8', 'replace')!r}")
     return text == b"1"
+
+
+def process_id(data: bytes) -> int:
+    """The number of one process; 0 is who writes, as for the kernel's files of this name."""
+    text = data.strip()
+    if not text.isdigit() or len(text) > _PID_DIGITS:
+        raise InvalidError(f"{text.decode('utf-8', 'replace')!r} is not the number of a process")
+    return int(text)
 
 
 Verb = Callable[[list[str]], Awaitable[None]]

@@ -29,6 +29,8 @@ _KERNEL_OPTIONS = (
 )
 #: Without five page table levels, and without string instructions that emulation makes slow.
 _PROCESSOR = "max,la57=off,-erms,-fsrm"
+#: Bytes of the guest's disk.
+_DISK_SIZE = 1 << 30
 
 
 class Guest:
@@ -47,6 +49,8 @@ class Guest:
         """
         deadline = time.monotonic() + timeout
         (self._work / "archive").write_bytes(archive)
+        with (self._work / "disk").open("wb") as disk:
+            disk.truncate(_DISK_SIZE)
         with ExitStack() as processes:
             self._serve_files(processes)
             # Standard input is not used, but the guest's port is only open as long as it is.
@@ -90,6 +94,9 @@ class Guest:
             *("-device", "virtserialport,chardev=output,name=output"),
             *("-chardev", f"file,id=status,path={work / 'status'}"),
             *("-device", "virtserialport,chardev=status,name=status"),
+            # For tests of what only a disk of its own can do; sparse, and gone with the guest.
+            *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={work / 'disk'}"),
+            *("-device", "virtio-blk-pci,drive=disk"),
             *("-kernel", str(self._machine.kernel), "-initrd", str(work / "archive")),
             *("-append", _KERNEL_OPTIONS),
         )

@@ -17,6 +17,7 @@ import trio
 from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
 from fspoolfs.backends.registry import simulated_registry
+from fspoolfs.backends.simulated_cgroups import SimulatedGroups
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.ops.guard import Guard
 from fspoolfs.ops.operations import Operations
@@ -159,6 +160,7 @@ async def kernel(tmp_path: Path) -> AsyncIterator[Kernel]:
             registry=simulated_registry(host),
             finder=NoUses(),
             mounter=None,
+            groups=SimulatedGroups(),
             nursery=nursery,
             grace=5.0,
         )

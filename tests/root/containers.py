@@ -30,10 +30,14 @@ def make_root(directory: Path) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a runtime keeps what it needs, and the root directory of its containers."""
+    """Where a runtime keeps what it needs, the root directory of its containers, and their control group.
+
+    The latter is the parent of each container's own; "" leaves it to the runtime.
+    """
 
     directory: Path
     root: Path
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ def bwrap(place: Place, source: Path, script: str) -> Launch:
 def runc(place: Place, source: Path, script: str) -> Launch:
     bundle = place.directory / "bundle"
     bundle.mkdir()
+    name = f"test-{place.directory.parent.name}-{place.directory.name}"
+    group = {"cgroupsPath": f"{place.group}/{name}"} if place.group else {}
     config = {
         "ociVersion": "1.0.2",
         "process": {
@@ -69,10 +75,9 @@ def runc(place: Place, source: Path, script: str) -> Launch:
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/data", "type": "bind", "source": str(source), "options": ["rbind", "rw"]},
         ],
-        "linux": {"namespaces": [{"type": one} for one in ("pid", "mount", "ipc", "uts")]},
+        "linux": {"namespaces": [{"type": one} for one in ("pid", "mount", "ipc", "uts")], **group},
     }
     (bundle / "config.json").write_text(json.dumps(config))
-    name = f"test-{place.directory.parent.name}-{place.directory.name}"
     command: list[str | Path] = ["runc", "--root", place.directory / "state"]
     return Launch([*command, "run", "-b", bundle, name], remove=[*command, "delete", "--force", name])
 
@@ -91,6 +96,7 @@ def podman(place: Place, source: Path, script: str) -> Launch:
     ]
     argv: list[str | Path] = [
         *(*command, "run", "--rm", "--interactive", "--network=none"),
+        *(("--cgroup-parent", place.group) if place.group else ()),
         *("--name", "test", "--volume", f"{source}:/data", "--rootfs", place.root, "/bin/sh", "-c", script),
     ]
     env = {"CONTAINERS_CONF": str(settings)}

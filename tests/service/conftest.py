@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from fspoolfs.backends.cgroups import Groups
 from fspoolfs.backends.registry import Registry, simulated_registry
+from fspoolfs.backends.simulated_cgroups import SimulatedGroups
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
@@ -38,6 +40,7 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
         grace: float = 5.0,
         stall_time: float = 10.0,
         registry: Registry | None = None,
+        groups: Groups | None = None,
     ) -> AsyncIterator[Service]:
         async with trio.open_nursery() as nursery:
             service = Service(
@@ -46,6 +49,7 @@ def running(host: SimulatedHost, tmp_path: Path) -> Running:
                 registry=registry or simulated_registry(machine or host),
                 finder=finder or NoUses(),
                 mounter=None,
+                groups=groups or SimulatedGroups(),
                 nursery=nursery,
                 grace=grace,
                 stall_time=stall_time,

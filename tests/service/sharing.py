@@ -10,6 +10,7 @@ import trio
 
 from fspoolfs.backends.directory import DirectorySource
 from fspoolfs.backends.registry import Registry
+from fspoolfs.backends.simulated_cgroups import SimulatedGroups
 from fspoolfs.backends.source import Sharing
 from fspoolfs.model.definitions import PoolDefinition
 from fspoolfs.service.facade import Service
@@ -41,7 +42,9 @@ class Hosts:
         self.root = tmp_path / "export"
 
     @asynccontextmanager
-    async def host(self, name: str, *, users: Users | None = None) -> AsyncIterator[Service]:
+    async def host(
+        self, name: str, *, users: Users | None = None, groups: SimulatedGroups | None = None
+    ) -> AsyncIterator[Service]:
         """A running service; it ends as a daemon does, with its pools attached."""
         async with trio.open_nursery() as nursery:
             service = Service(
@@ -50,6 +53,7 @@ class Hosts:
                 registry=Registry([SharedDirectories(self._sharing)]),
                 finder=users or Users(),
                 mounter=None,
+                groups=groups or SimulatedGroups(),
                 nursery=nursery,
                 grace=30.0,
             )

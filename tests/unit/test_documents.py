@@ -27,6 +27,7 @@ from fspoolfs.model.definitions import (
     SoftLimit,
     TrashPolicy,
 )
+from fspoolfs.model.limits import LIMITS
 
 DOCUMENTS = Path(__file__).parent / "documents"
 ALL = sorted(path.name for path in DOCUMENTS.glob("*.xml"))
@@ -374,10 +375,11 @@ def test_limits_keep_their_order_and_lose_needless_space() -> None:
     assert limits == (("pids.max", "64"), ("io.max", "rbps=1 wiops=2"))
 
 
-@pytest.mark.parametrize("name", documents.LIMITS)
+@pytest.mark.parametrize("name", LIMITS)
 def test_each_limit_is_an_element_of_its_own(name: str) -> None:
-    limits = item(f"<permissions><cgroups><{name}>max</{name}></cgroups></permissions>").limits
-    assert limits == ((name, "max"),)
+    value = {"io.max": "rbps=max", "io.weight": "100", "io.latency": "target=9"}.get(name, "max")
+    limits = item(f"<permissions><cgroups><{name}>{value}</{name}></cgroups></permissions>").limits
+    assert limits == ((name, value),)
 
 
 # Metadata

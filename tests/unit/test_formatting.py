@@ -31,6 +31,7 @@ from fspoolfs.model.definitions import (
     SoftLimit,
     TrashPolicy,
 )
+from fspoolfs.model.limits import LIMITS, RATES
 
 DOCUMENTS = Path(__file__).parent / "documents"
 Definition = TypeVar("Definition")
@@ -79,13 +80,20 @@ hosts = st.builds(
     name=st.from_regex(r"[A-Za-z0-9_:\[][A-Za-z0-9_.:%@\[\]-]{0,254}", fullmatch=True),
     port=st.none() | st.integers(1, 65535),
 )
+counts_or_max = st.just("max") | st.integers(1000, 1_000_000).map(str)
+rates = st.dictionaries(st.sampled_from(RATES), counts_or_max, min_size=1)
+#: What each file of a control group takes.
+limit_values = {
+    "io.max": rates.map(lambda found: " ".join(f"{key}={value}" for key, value in found.items())),
+    "io.weight": st.integers(1, 10_000).map(str),
+    "io.latency": st.integers(1, 1_000_000).map("target={}".format),
+    "memory.max": counts_or_max | st.integers(0, 999).map("{}G".format),
+    "memory.high": counts_or_max,
+    "pids.max": counts_or_max,
+    "cpu.max": counts_or_max | st.tuples(counts_or_max, st.integers(1000, 100_000).map(str)).map(" ".join),
+}
 limits = st.lists(
-    st.tuples(
-        st.sampled_from(documents.LIMITS),
-        st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
-        .map(lambda text: " ".join(text.split()))
-        .filter(bool),
-    ),
+    st.sampled_from(LIMITS).flatmap(lambda name: st.tuples(st.just(name), limit_values[name])),
     unique_by=lambda limit: limit[0],
 ).map(tuple)
 
