@@ -308,6 +308,9 @@ class NetworkSource:
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
         try:
             root.space()  # statfs(2), which no cache of the kernel's answers
+            found = self._mounted(definition, mounts.recent())
+            if found is not None and found[0].told_by_server:
+                os.getxattr(root.path, found[0].told_by_server)
         except OSError as error:
             if error.errno not in network_mounts.DEAD:
                 raise

@@ -240,17 +240,26 @@ class Attached:
     rubbish: trio.Event = field(default_factory=trio.Event)
     #: Set when the trash may have to be emptied sooner than was thought.
     reconsider: trio.Event = field(default_factory=trio.Event)
+    _by_uuid: dict[UUID, Item] = field(default_factory=dict, init=False)
 
     def put(self, item: Item) -> None:
         """Take `item` in under its name and at its place."""
         self.items[item.name] = item
+        # What holds a new name for an item is not the item.
+        self._by_uuid.setdefault(item.uuid, item)
         self.locations.add(item.definition.location, item.name)
 
     def drop(self, item: Item) -> None:
         """Forget `item`, if it is still the one of its name."""
         if self.items.get(item.name) is item:
             del self.items[item.name]
+            if self._by_uuid.get(item.uuid) is item:
+                del self._by_uuid[item.uuid]
             self.locations.remove(item.definition.location)
+
+    def find(self, uuid: UUID) -> Item | None:
+        """The item whose uuid it is, whatever its name is by now."""
+        return self._by_uuid.get(uuid)
 
 
 class Pool:

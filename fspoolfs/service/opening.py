@@ -73,10 +73,16 @@ def open_pool(
         wanted = identity.Identity(uuid=definition.uuid, name=definition.name)
         sharing = joining.sharing_of(source, definition)
         progress.begin("recovering")
-        if sharing is None or sharing.single:
-            parts = _open_alone(definition, registry, token, root, sharing, ourselves, wanted, known=known)
-        else:
-            parts = _open_shared(definition, registry, token, root, sharing, ourselves, wanted, known=known)
+        opening = _Opening(
+            definition=definition,
+            registry=registry,
+            token=token,
+            root=root,
+            ourselves=ourselves,
+            wanted=wanted,
+            known=known,
+        )
+        parts = opening.open(sharing)
         troubles = parts.troubles
         progress.begin("reading items")
         loaded = catalogue.load_items(root)
@@ -138,64 +144,71 @@ class _Parts:
     membership: Membership | None = None
 
 
-def _open_alone(
-    definition: PoolDefinition,
-    registry: Registry,
-    token: trio.lowlevel.TrioToken,
-    root: RootDirectory,
-    sharing: Sharing | None,
-    ourselves: Ourselves,
-    wanted: identity.Identity,
-    *,
-    known: bool,
-) -> _Parts:
-    identity.claim(root, wanted, known=known)
-    place = None
-    if sharing is not None:
-        place = SoleHost(definition.name, root, ourselves.host, sharing.single)
-        place.enter()
-    try:
-        _discard_temporary(root)
-        filesystem = registry.filesystem_at(root)
-        journal, troubles = _recovered_journal(root, filesystem)
-    except BaseException:
-        if place is not None:
-            _leave_quietly(definition, place)
-        raise
-    committer = Committer(definition.name, root, journal, token)
-    return _Parts(filesystem=filesystem, committer=committer, troubles=troubles, tenancy=place)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """An attached root of which a pool is made."""
 
+    definition: PoolDefinition
+    registry: Registry
+    token: trio.lowlevel.TrioToken
+    root: RootDirectory
+    ourselves: Ourselves
+    wanted: identity.Identity
+    known: bool
 
-def _open_shared(
-    definition: PoolDefinition,
-    registry: Registry,
-    token: trio.lowlevel.TrioToken,
-    root: RootDirectory,
-    sharing: Sharing,
-    ourselves: Ourselves,
-    wanted: identity.Identity,
-    *,
-    known: bool,
-) -> _Parts:
-    if known and identity.read(root) is None:
-        identity.claim(root, wanted, known=known)  # which refuses it, before anything is made there
-    joined = joining.join(
-        definition,
-        root,
-        sharing,
-        ourselves,
-        token,
-        claim=lambda: identity.claim(root, wanted, known=known),
-        discard=lambda: _discard_temporary(root),
-        probe=lambda: registry.filesystem_at(root),
-    )
-    return _Parts(
-        filesystem=joined.filesystem,
-        committer=joined.membership.committer,
-        troubles=joined.troubles,
-        tenancy=joined.membership.presence,
-        membership=joined.membership,
-    )
+    def open(self, sharing: Sharing | None) -> _Parts:
+        if sharing is None or sharing.single:
+            return self._alone(sharing)
+        return self._with_others(sharing)
+
+    def _alone(self, sharing: Sharing | None) -> _Parts:
+        """On this host only, or on one host at a time."""
+        self._claim()
+        place = None
+        if sharing is not None:
+            place = SoleHost(self.definition.name, self.root, self.ourselves.host, sharing.single)
+            place.enter()
+        try:
+            self._discard()
+            filesystem = self._probe()
+            journal, troubles = _recovered_journal(self.root, filesystem)
+        except BaseException:
+            if place is not None:
+                _leave_quietly(self.definition, place)
+            raise
+        committer = Committer(self.definition.name, self.root, journal, self.token)
+        return _Parts(filesystem=filesystem, committer=committer, troubles=troubles, tenancy=place)
+
+    def _with_others(self, sharing: Sharing) -> _Parts:
+        """On many hosts at once."""
+        if self.known and identity.read(self.root) is None:
+            self._claim()  # which refuses it, before anything is made there
+        joined = joining.join(
+            self.definition,
+            self.root,
+            sharing,
+            self.ourselves,
+            self.token,
+            claim=self._claim,
+            discard=self._discard,
+            probe=self._probe,
+        )
+        return _Parts(
+            filesystem=joined.filesystem,
+            committer=joined.membership.committer,
+            troubles=joined.troubles,
+            tenancy=joined.membership.presence,
+            membership=joined.membership,
+        )
+
+    def _claim(self) -> None:
+        identity.claim(self.root, self.wanted, known=self.known)
+
+    def _discard(self) -> None:
+        _discard_temporary(self.root)
+
+    def _probe(self) -> FileSystem:
+        return self.registry.filesystem_at(self.root)
 
 
 def _leave_quietly(definition: PoolDefinition, place: Tenancy) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from vmtesting import archive, machine, openzfs
-from vmtesting.errors import VmtestError
+from vmtesting.errors import EmulatorError, VmtestError
 from vmtesting.guest import Guest
 
 PROJECT = Path(__file__).parents[2]
@@ -52,14 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _compile(command, variables)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | variables
         files = archive.initial_files(found, command, PROJECT, environment, layers)
-        with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
-            guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
-            status = guest.run(files, timeout=options.timeout)
+        try:
+            status = _run(found, files, options, options.timeout)
+        except EmulatorError as error:
+            # It says nothing of what was tested. Once more, and no oftener: the time is that of both.
+            print(f"vmtest: {error}; the guest is booted again", file=sys.stderr)
+            status = _run(found, files, options, options.timeout - (time.monotonic() - began))
     except VmtestError as error:
         print(f"vmtest: {error}", file=sys.stderr)
         return error.status
     print(f"vmtest: status {status} after {time.monotonic() - began:.0f} s", file=sys.stderr)
     return status
+
+
+def _run(found: machine.Machine, files: bytes, options: argparse.Namespace, timeout: float) -> int:
+    with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
+        guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
+        return guest.run(files, timeout=timeout)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,3 +19,7 @@ class TimeLimitError(VmtestError):
     """The command did not end in time."""
 
     status = 124
+
+
+class EmulatorError(VmtestError):
+    """qemu itself was killed, by the kernel for want of memory or by a fault of its own."""

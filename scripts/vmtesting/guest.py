@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-from vmtesting.errors import TimeLimitError, VmtestError
+from vmtesting.errors import EmulatorError, TimeLimitError, VmtestError
 from vmtesting.machine import Machine
 
 #: Seconds for virtiofsd to listen, and for the last output to come through after the guest's end.
@@ -43,7 +43,7 @@ class Guest:
     def run(self, archive: bytes, *, timeout: float) -> int:
         """The command's exit status; its output goes to standard output as it comes.
 
-        Raises `TimeLimitError` and `VmtestError`. Whatever happens, no process is left.
+        Raises `TimeLimitError`, `EmulatorError` and `VmtestError`. Whatever happens, no process is left.
         """
         deadline = time.monotonic() + timeout
         (self._work / "archive").write_bytes(archive)
@@ -115,7 +115,9 @@ class Guest:
         try:
             return int((self._work / "status").read_text())
         except (FileNotFoundError, ValueError):
-            message = f"the guest ended without a status, and qemu with {qemu}{self._console()}"
+            if qemu is not None and qemu < 0:
+                raise EmulatorError(f"qemu was killed by signal {-qemu}{self._console()}") from None
+            message = f"the guest ended without a status, qemu with {qemu}{self._console()}"
             raise VmtestError(message) from None
 
     def _console(self) -> str:

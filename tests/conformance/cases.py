@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID, uuid4
 
 import pytest
@@ -147,25 +148,22 @@ def on_zpool(directory: Path) -> Iterator[RootDirectory]:
         case.close()
 
 
+def _network_pool(directory: Path, source: str) -> PoolDefinition:
+    wanted = parse_pool(f"<fspool type='network'><name>tank</name>{source}</fspool>".encode())
+    return replace(wanted, uuid=uuid4(), target=str(directory / "pools" / "tank"))
+
+
 def on_sshd(directory: Path) -> SourceCase:
     """On a directory of the run's sshd."""
     exports = directory / "exports"
     exports.mkdir(parents=True)
-    document = f"<fspool type='network'><name>tank</name>{shared().source(exports)}</fspool>"
-    definition = replace(
-        parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
-    )
-    return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
+    return SourceCase(NetworkSource([Sshfs()], Bound()), _network_pool(directory, shared().source(exports)))
 
 
 def on_moosefs(directory: Path) -> SourceCase:
     """On a directory of the run's MooseFS, which is not there yet."""
-    exports = f"{moosefs.shared().directory()}/tank"
-    document = f"<fspool type='network'><name>tank</name>{moosefs.shared().source(exports)}</fspool>"
-    definition = replace(
-        parse_pool(document.encode()), uuid=uuid4(), target=str(directory / "pools" / "tank")
-    )
-    return SourceCase(NetworkSource([MooseFs()], Bound()), definition)
+    source = moosefs.shared().source(f"{moosefs.shared().directory()}/tank")
+    return SourceCase(NetworkSource([MooseFs()], Bound()), _network_pool(directory, source))
 
 
 @contextmanager
@@ -179,12 +177,7 @@ def over_moosefs(_: Path) -> Iterator[RootDirectory]:
 def on_ceph(directory: Path) -> SourceCase:
     """On a directory of the run's cluster."""
     source = ceph_cluster.shared().source(f"/{uuid4()}/tank")
-    definition = replace(
-        parse_pool(f"<fspool type='network'><name>tank</name>{source}</fspool>".encode()),
-        uuid=uuid4(),
-        target=str(directory / "pools" / "tank"),
-    )
-    return SourceCase(NetworkSource([Cephfs()], Bound()), definition)
+    return SourceCase(NetworkSource([Cephfs()], Bound()), _network_pool(directory, source))
 
 
 def bound(directory: Path) -> SourceCase:
@@ -197,28 +190,20 @@ def bound(directory: Path) -> SourceCase:
     return SourceCase(NetworkSource([Sshfs()], Bound()), definition)
 
 
-@contextmanager
-def over_ceph(directory: Path) -> Iterator[RootDirectory]:
-    """A new directory of a file system that is mounted once for the whole run."""
-    cluster = ceph_cluster.shared()
-    if cluster.mounted is None:
-        case = on_ceph(cluster.base / "mounted")
-        case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
-        cluster.mounted = Path(case.source.attach(case.definition, Progress()).path)
-        cluster.at_end.append(case.close)
-    made = cluster.mounted / directory.name
-    made.mkdir()
-    made.chmod(0o755)
-    with host(made) as root:
-        yield root
+class Serving(Protocol):
+    """A server of the run, and where one of its exports is mounted once for all tests."""
+
+    mounted: Path | None
+    at_end: list[Callable[[], None]]
 
 
 @contextmanager
-def over_sshfs(directory: Path) -> Iterator[RootDirectory]:
-    """A new directory on an export that is mounted once for the whole run."""
-    server = shared()
+def _over(
+    server: Serving, make: Callable[[Path], SourceCase], place: Path, directory: Path
+) -> Iterator[RootDirectory]:
+    """A new directory of the pool that `make` makes, which is mounted in `place`."""
     if server.mounted is None:
-        case = on_sshd(server.place / "mounted")
+        case = make(place)
         case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
         server.mounted = Path(case.source.attach(case.definition, Progress()).path)
         server.at_end.append(case.close)
@@ -227,6 +212,14 @@ def over_sshfs(directory: Path) -> Iterator[RootDirectory]:
     made.chmod(0o755)
     with host(made) as root:
         yield root
+
+
+def over_ceph(directory: Path) -> AbstractContextManager[RootDirectory]:
+    return _over(ceph_cluster.shared(), on_ceph, ceph_cluster.shared().base / "mounted", directory)
+
+
+def over_sshfs(directory: Path) -> AbstractContextManager[RootDirectory]:
+    return _over(shared(), on_sshd, shared().place / "mounted", directory)
 
 
 ROOTS: dict[str, RootCase] = {
@@ -313,10 +306,7 @@ def source_marks(name: str) -> list[pytest.MarkDecorator]:
         return []
     provider, _, format = name.partition("-")
     if provider == "network":
-        return {"sshfs": sshd.MARKS, "moosefs": moosefs.MARKS}.get(
-            format, [pytest.mark.root, pytest.mark.required]
-        )
-        servers = {"sshfs": sshd.MARKS, "cephfs": ceph_cluster.MARKS}
+        servers = {"sshfs": sshd.MARKS, "moosefs": moosefs.MARKS, "cephfs": ceph_cluster.MARKS}
         return servers.get(format, [pytest.mark.root, pytest.mark.required])
     programs = ["zfs-fuse" if format == "zfs" else f"mkfs.{format}", "blkid", "wipefs", "losetup"]
     if provider == "libvirt":

@@ -22,6 +22,7 @@ import pytest
 
 from mount.control import request
 from root.volume_pools import FORMATS, SIZE, define, root_of
+from support import zfs
 from support.daemon import PROJECT, Daemon
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import run, sh
@@ -82,6 +83,8 @@ def crashes(output: str) -> int:
         pytest.param("volume-ext4", ("volume build", "volume grow"), marks=ON_VOLUMES),
         pytest.param("volume-xfs", ("volume build overwrite",), marks=ON_VOLUMES),
         pytest.param("volume-btrfs", ("volume delete",), marks=ON_VOLUMES),
+        # Each start of zfs-fuse takes seconds.
+        pytest.param("volume-zfs", ("volume delete", "volume grow"), marks=[*zfs.MARKS, pytest.mark.long]),
     ],
 )
 def test_the_contract_holds_at_a_sample_of_crashes(

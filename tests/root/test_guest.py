@@ -73,6 +73,26 @@ def test_interrupted_guest_leaves_no_process(number: signal.Signals, tmp_path: P
 
 
 @pytest.mark.timeout(200)
+def test_a_guest_whose_emulator_is_killed_is_booted_once_more(tmp_path: Path) -> None:
+    command = (SCRIPT, "--timeout", "150", "--", "sh", "-c", "echo here; exec sleep 1000")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline().decode()
+        for _ in range(2):
+            if process.poll() == MISSING:
+                pytest.skip(first.strip())
+            for found in processes_with("TMPDIR", str(tmp_path)):
+                if "qemu-system" in found.command:
+                    os.kill(found.pid, signal.SIGKILL)
+            while (line := process.stdout.readline().decode()) not in ("here\n", ""):
+                assert "qemu was killed by signal 9" in line
+        assert process.wait(30) == 125
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.timeout(200)
 def test_guest_is_ended_when_the_time_is_up(tmp_path: Path) -> None:
     result = guest("--timeout", "3", "--", "sleep", "1000", timeout=150)
     assert result.returncode == 124

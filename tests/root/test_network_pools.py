@@ -249,7 +249,10 @@ def end_jobs(pool: Path) -> None:
 
     def settled() -> bool:
         items = [pool / "items" / name for name in os.listdir(pool / "items")]
-        return all(value(item / "status") in ("ready", "missing", "failed") for item in items)
+        try:
+            return all(value(item / "status") in ("ready", "missing", "failed") for item in items)
+        except FileNotFoundError:  # renamed or deleted since it was listed
+            return False
 
     eventually(settled, what="no item is busy")
 

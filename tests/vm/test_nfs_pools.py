@@ -167,6 +167,8 @@ def test_an_export_that_is_taken_away_and_comes_back_is_found_again(
 def test_a_server_that_is_gone_is_told_in_time_and_its_pool_is_let_go(
     daemon: PreloadedDaemon, nfs: NfsServer, options: str
 ) -> None:
+    if "hard" in options:
+        daemon.expect_log("does not answer; it is let go as it is")
     pool, other = active(daemon, nfs, options), daemon.mount / "pools" / f"pool{next(_names)}"
     other.mkdir()
     request(other / "status", "start build")
@@ -180,6 +182,8 @@ def test_a_server_that_is_gone_is_told_in_time_and_its_pool_is_let_go(
                 request(pool / "status", "destroy")
             eventually(lambda: value(pool / "status") == "inactive", what="the pool is let go", timeout=60)
             assert types_at(root) == set()
+            if "hard" in options:
+                hung.kill()  # it waits for the server, as it was told to
             assert hung.wait(60) != 0
         with refused(errno.ETIMEDOUT):
             request(pool / "status", "start")

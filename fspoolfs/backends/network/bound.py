@@ -27,6 +27,7 @@ class Bound:
     #: All daemons that can bind it run under one kernel, which ends what a process has with it.
     fences: ClassVar[bool] = True
     patience: ClassVar[float] = 10.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         return ""

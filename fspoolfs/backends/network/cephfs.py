@@ -86,6 +86,8 @@ class Cephfs:
     single_host: ClassVar[str] = ""
     fences: ClassVar[bool] = True
     patience: ClassVar[float] = _CONNECT + 10.0
+    #: statfs(2) is answered by monitors; recursive statistics are in no cache.
+    told_by_server: ClassVar[str] = "ceph.dir.rctime"
 
     def unusable(self) -> str:
         if _why_no_kernel() and command.find("ceph-fuse") is None:

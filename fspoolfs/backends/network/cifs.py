@@ -45,6 +45,7 @@ class Cifs:
     single_host: ClassVar[str] = "renames and locks of SMB are not those of POSIX between hosts"
     fences: ClassVar[bool] = False
     patience: ClassVar[float] = 20.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         if command.find("mount.cifs") is None:

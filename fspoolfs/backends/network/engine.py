@@ -35,6 +35,9 @@ class Engine(Protocol):
     fences: ClassVar[bool]
     #: Seconds that a mount may take, servers that do not answer included.
     patience: ClassVar[float]
+    #: An extended attribute of directories that the server of metadata alone can tell; empty where it is that
+    #: one which answers statfs(2).
+    told_by_server: ClassVar[str]
 
     def unusable(self) -> str:
         """Why nothing of this kind can be mounted on this host; empty where it can."""

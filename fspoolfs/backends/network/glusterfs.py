@@ -51,6 +51,7 @@ class GlusterFs:
     single_host: ClassVar[str] = "two hosts that make one directory at once can split a GlusterFS volume"
     fences: ClassVar[bool] = False
     patience: ClassVar[float] = 20.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         if command.find("glusterfs") is None:

@@ -51,6 +51,7 @@ class MooseFs:
     single_host: ClassVar[str] = ""
     fences: ClassVar[bool] = False
     patience: ClassVar[float] = 20.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         if command.find("mfsmount") is None:

@@ -54,6 +54,7 @@ class Nfs:
     single_host: ClassVar[str] = ""
     fences: ClassVar[bool] = False
     patience: ClassVar[float] = 20.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         if command.find("mount.nfs") is None:

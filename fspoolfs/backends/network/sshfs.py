@@ -50,6 +50,7 @@ class Sshfs:
     single_host: ClassVar[str] = "sshfs has no locks between hosts"
     fences: ClassVar[bool] = False
     patience: ClassVar[float] = 20.0
+    told_by_server: ClassVar[str] = ""
 
     def unusable(self) -> str:
         for program, package in (("sshfs", "sshfs"), ("ssh", "openssh-client")):

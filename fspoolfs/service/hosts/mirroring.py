@@ -44,7 +44,7 @@ class Mirror:
 
     def _place(self, intent: Intent) -> bool:
         definition, attached = intent.definition, self._attached
-        item, trashed = self._find(intent.uuid), self._find_trashed(intent.uuid)
+        item, trashed = self._attached.find(intent.uuid), self._find_trashed(intent.uuid)
         if item is None:
             item = Item(definition, ItemState.READY, changed=int(time.time()))
             if trashed is not None:
@@ -68,7 +68,7 @@ class Mirror:
         return bool(intent.restored)
 
     def _trash(self, intent: Intent) -> None:
-        item = self._find(intent.uuid)
+        item = self._attached.find(intent.uuid)
         if item is not None:
             self._drop(item)
         known = self._find_trashed(intent.uuid)
@@ -85,7 +85,7 @@ class Mirror:
         self._attached.reconsider.set()
 
     def _remove(self, uuid: UUID) -> None:
-        item, entry = self._find(uuid), self._find_trashed(uuid)
+        item, entry = self._attached.find(uuid), self._find_trashed(uuid)
         if item is not None:
             self._drop(item)
         if entry is not None and not entry.busy:
@@ -113,7 +113,7 @@ class Mirror:
 
     def replace_snapshots(self, uuid: UUID, found: Sequence[Snapshot]) -> None:
         """Let the snapshots of an item be those that the storage has; one that is being made stays."""
-        item = self._find(uuid)
+        item = self._attached.find(uuid)
         entry = self._find_trashed(uuid)
         if entry is not None:
             entry.snapshots = {one.name: one for one in found}
@@ -129,9 +129,6 @@ class Mirror:
             self._publish("snapshot-created", item.name, snapshot=one.name)
 
     # -- help -------------------------------------------------------------------------------------
-
-    def _find(self, uuid: UUID) -> Item | None:
-        return next((item for item in self._attached.items.values() if item.uuid == uuid), None)
 
     def _find_trashed(self, uuid: UUID) -> TrashEntry | None:
         return next((entry for entry in self._attached.trash.values() if entry.uuid == uuid), None)
