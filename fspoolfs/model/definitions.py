@@ -123,12 +123,12 @@ class Quota:
             return f"user {self.user}"
         return "the pool" if self.group is None else f"group {self.group}"
 
-    def covers(self, item: ItemDefinition) -> bool:
-        """Whether what the item may hold has a part in the sum."""
-        permissions = item.permissions
+    @property
+    def key(self) -> tuple[str, int | None]:
+        """The same for the quotas and the items of one subject: see `quota_keys`."""
         if self.user is not None:
-            return permissions.owner == self.user
-        return self.group is None or permissions.group == self.group
+            return ("user", self.user)
+        return ("pool", None) if self.group is None else ("group", self.group)
 
 
 #: How long a deleted item stays in the trash when the definition is silent, in seconds.
@@ -223,3 +223,9 @@ class ItemDefinition:
     def soft_bytes(self) -> int | None:
         """The usage in bytes from which on people are told."""
         return None if self.soft is None else self.soft.bytes_of(self.capacity)
+
+
+def quota_keys(item: ItemDefinition) -> tuple[tuple[str, int | None], ...]:
+    """The keys of all quotas in whose sums what the item may hold has a part."""
+    permissions = item.permissions
+    return (("pool", None), ("user", permissions.owner), ("group", permissions.group))

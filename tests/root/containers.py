@@ -56,7 +56,10 @@ def bwrap(place: Place, source: Path, script: str) -> Launch:
     ])  # fmt: skip
 
 
-def runc(place: Place, source: Path, script: str) -> Launch:
+def runc(place: Place, source: Path, script: str, *, ids: tuple[int, int] | None = None) -> Launch:
+    """With `ids`, the first one and how many, in a user namespace in which those count from 0."""
+    namespaces = ["pid", "mount", "ipc", "uts", *(["user"] if ids else [])]
+    mappings = [{"containerID": 0, "hostID": ids[0], "size": ids[1]}] if ids else []
     bundle = place.directory / "bundle"
     bundle.mkdir()
     name = f"test-{place.directory.parent.name}-{place.directory.name}"
@@ -75,7 +78,12 @@ def runc(place: Place, source: Path, script: str) -> Launch:
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/data", "type": "bind", "source": str(source), "options": ["rbind", "rw"]},
         ],
-        "linux": {"namespaces": [{"type": one} for one in ("pid", "mount", "ipc", "uts")], **group},
+        "linux": {
+            "namespaces": [{"type": one} for one in namespaces],
+            "uidMappings": mappings,
+            "gidMappings": mappings,
+            **group,
+        },
     }
     (bundle / "config.json").write_text(json.dumps(config))
     command: list[str | Path] = ["runc", "--root", place.directory / "state"]

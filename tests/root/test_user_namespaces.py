@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mount.control import ControlTree, last_error, refused, request, value
+from root.containers import Container, Place, make_root, runc
 from support.daemon import Daemon, MakeDaemon, daemons
 from support.machine import is_mounted
 from support.needs import needs_fuse, needs_program, needs_root
@@ -64,6 +65,31 @@ def test_a_container_s_root_owns_what_is_root_s_in_a_mapped_item(tree: ControlTr
     assert owner(item / "data" / "before") == (0, 0)
     # What is not mapped stays as it was: there the same files are nobody's.
     assert in_container('stat -c %u "$1"', os.path.realpath(item / "data")).stdout.strip() == "65534"
+
+
+@needs_program("runc", "busybox")
+def test_a_runtime_takes_a_mapped_item_into_a_user_namespace(tree: ControlTree, run_directory: Path) -> None:
+    item = mapped_item(tree, tree.active_pool())
+    directory = run_directory / "runc"
+    directory.mkdir()
+    place = Place(directory, make_root(directory / "root"))
+    run("chown", "-R", f"{FIRST}:{FIRST}", place.root)
+    script = "echo hello > /data/file; ls -n /data/file | tr -s ' ' | cut -d' ' -f3,4; read go || true"
+    container = Container(runc(place, Path(os.readlink(item / "idmapped")), script, ids=(FIRST, COUNT)))
+    try:
+        eventually(
+            lambda: (item / "data" / "file").exists() or not container.is_running, what="it has written"
+        )
+        assert container.is_running, container.end()
+        assert (item / "users").read_text().endswith(" /data\n")
+        with refused(errno.EBUSY):
+            item.rmdir()
+        assert container.end().split() == ["0", "0"]
+    finally:
+        container.close()
+        run("rm", "-r", "-f", "--one-file-system", "--", directory)
+    assert (item / "data" / "file").read_text() == "hello\n"
+    assert owner(item / "data" / "file") == (0, 0)
 
 
 def test_nothing_of_an_item_is_used_by_its_own_mapping(tree: ControlTree) -> None:

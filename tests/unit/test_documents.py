@@ -24,6 +24,7 @@ from fspoolfs.model.definitions import (
     PoolDefinition,
     PoolSource,
     PoolType,
+    Quota,
     SoftLimit,
     TrashPolicy,
 )
@@ -122,7 +123,17 @@ def test_the_examples_of_the_readme_are_accepted() -> None:
         ItemDefinition(
             name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
         ),
+        PoolDefinition(
+            name="shared", type=PoolType.DIR, quotas=(Quota(user=1000, size=50 * 2**30, items=20),)
+        ),
     ]
+
+
+def test_the_examples_of_users_are_accepted() -> None:
+    text = (DOCUMENTS.parents[2] / "docs" / "users.md").read_text()
+    pool, item = re.findall(r"^```xml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(documents.parse_pool(pool.encode()).quotas) == 3
+    assert documents.parse_item(item.encode()).idmap is not None
 
 
 def test_the_example_of_network_pools_is_accepted() -> None:
