@@ -35,6 +35,7 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
             attached.drop(item)
             item.definition, item.state = now.definition, now.state
             item.error, item.problem, item.unreadable = now.error, now.problem, now.unreadable
+            item.unlimited = None  # limits that are not in force are tried again by who hears of it
             attached.put(item)
             context.events.publish(Event(kind="item-changed", pool=pool.name, item=item.name))
     for name, item in seen.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,6 @@ from conformance.cases import item
 from fspoolfs.backends import generic
 from fspoolfs.backends.generic import GenericFileSystem
 from fspoolfs.backends.memory import MemoryRoot, MemoryTree
-from fspoolfs.errors import UnsupportedError
 
 
 class Witness:
@@ -79,12 +77,6 @@ def test_moving_takes_one_call(filesystem: GenericFileSystem, witness: Witness) 
     witness.calls.clear()
     filesystem.move("web", "db")
     assert witness.calls == ["rename"]
-
-
-def test_limits_are_refused_by_name(filesystem: GenericFileSystem) -> None:
-    wanted = replace(item(), limits=(("io.max", "rbps=10"), ("memory.max", "1G")))
-    with pytest.raises(UnsupportedError, match=r"item web: .*io\.max, memory\.max cannot be enforced; leave"):
-        filesystem.check(wanted)
 
 
 def test_reflink_is_what_the_root_says() -> None:

@@ -72,9 +72,8 @@ def test_a_pool_says_why_it_cannot_grow(some_pool: Path) -> None:
     [
         "<capacity unit='GiB'>5</capacity>",
         "<files>1000</files>",
-        "<permissions><cgroups><io.max>rbps=10485760 wiops=120</io.max></cgroups></permissions>",
     ],
-    ids=["capacity", "files", "io.max"],
+    ids=["capacity", "files"],
 )
 def test_an_item_with_a_limit_that_nothing_enforces_is_not_made(
     tree: ControlTree, some_pool: Path, inner: str

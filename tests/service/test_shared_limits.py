@@ -56,4 +56,5 @@ async def test_a_host_that_cannot_limit_has_the_item_failed(
         assert here.items["web"].state == "ready"
         await limit(first, here, ())
         await eventually_true(lambda: there.items["web"].state == "ready", what="the item is mended")
+        assert there.items["web"].unlimited is None
     assert "there is no controller pids" in caplog.text

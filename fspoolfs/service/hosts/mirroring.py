@@ -60,6 +60,7 @@ class Mirror:
         item.definition, item.changed = definition, int(time.time())
         if item.state in (ItemState.MISSING, ItemState.FAILED):
             item.state, item.error, item.problem, item.unreadable = ItemState.READY, None, None, False
+            item.unlimited = None  # what is told next is heard by who brings limits into force
         attached.put(item)
         if old.name != definition.name:
             self._publish("item-renamed", item.name, old=old.name)
