@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from fspoolfs.errors import InvalidError
-from fspoolfs.system.libvirt_storage import DEFAULT_URI
+from fspoolfs.system.libvirt_uri import DEFAULT_URI
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

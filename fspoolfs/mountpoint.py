@@ -19,6 +19,12 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def trees() -> list[Path]:
+    """Where control trees are mounted, in this mount namespace, each once."""
+    found = {mount.target for mount in mounts.mounts() if mount.fs_type == _TYPE and mount.root == "/"}
+    return [Path(target) for target in sorted(found)]
+
+
 def prepare(path: Path) -> None:
     """Make the directory, clear what a killed daemon left there, refuse what is in use or full.
 

@@ -77,6 +77,21 @@ def test_only_the_protocol_layer_and_the_daemon_know_fuse(imports: Imports) -> N
     assert violations(imports, knows) == []
 
 
+#: The modules of the command line that start a daemon. All others work on the mounted tree, as any user can.
+SERVING = {"fspoolfs.cli.serving", "fspoolfs.cli.starting"}
+KNOWN_TO_COMMANDS = {"cli", "config", "mountpoint", "model", "units", "names", "errors"}
+
+
+def test_commands_work_on_the_tree_alone(imports: Imports) -> None:
+    def is_outside(importer: str, imported: str) -> bool:
+        if part_of(importer) != "cli" or importer in SERVING or imported.partition(".")[0] != "fspoolfs":
+            return True
+        return part_of(imported) in {"", *KNOWN_TO_COMMANDS} and imported not in SERVING
+
+    assert {module for module in imports if part_of(module) == "cli"} > SERVING
+    assert violations(imports, is_outside) == []
+
+
 def test_no_file_outgrows_its_purpose() -> None:
     files = [path for folder in ("fspoolfs", "scripts", "tests") for path in (PROJECT / folder).rglob("*")]
     sources = [path for path in files if path.suffix == ".py" or path.parent.name == "scripts"]

@@ -34,7 +34,7 @@ from fspoolfs.backends.zfs_volume import ZfsVolumeSource
 from fspoolfs.errors import InvalidError, UnsupportedError
 from fspoolfs.model.definitions import PoolDefinition, PoolType
 from fspoolfs.model.infos import Feature
-from fspoolfs.system import libvirt_storage
+from fspoolfs.system.libvirt_uri import DEFAULT_URI
 
 _ABSENT = "no backend in this version"
 
@@ -141,7 +141,7 @@ def _title(source: Source) -> str:
     return f"{source.type} {source.format}".rstrip()
 
 
-def default_registry(storage: Path, *, libvirt_uri: str = libvirt_storage.DEFAULT_URI) -> Registry:
+def default_registry(storage: Path, *, libvirt_uri: str = DEFAULT_URI) -> Registry:
     """Everything that works on real storage; volumes that are files lie below `storage`."""
     providers: list[VolumeProvider] = [
         Images(storage),

@@ -28,8 +28,6 @@ T = TypeVar("T")
 #: Seconds that libvirt has for an answer. Making a volume writes no more than its metadata.
 PATIENCE = 30.0
 
-#: The host's own pools, in whichever daemon of libvirt has them.
-DEFAULT_URI = "storage:///system"
 #: Where libvirt's daemons listen by default: the one for everything, and the one for storage alone.
 _SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtstoraged-sock")
 
