@@ -10,12 +10,13 @@ from support.imports import Imports, cycle, imports_of_package, violations
 
 PROJECT = Path(__file__).parents[1]
 
-#: Each layer may import those after it. Below the daemon nobody knows its configuration, log and mount point.
+#: Each layer may import those after it. Below the daemon nobody knows its configuration, log and mount point,
+#: nor who supervises it.
 LAYERS = (
     ("__main__",),
     ("cli",),
     ("daemon",),
-    ("config", "log", "mountpoint"),
+    ("config", "log", "mountpoint", "supervision"),
     ("ops",),
     ("tree",),
     ("service",),
