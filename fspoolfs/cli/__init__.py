@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from fspoolfs.cli.program import PROGRAM, program
-from fspoolfs.errors import FspoolError
+from fspoolfs.cli.program import PROGRAM, Interactive, program
+from fspoolfs.errors import CancelledError, FspoolError
 
 #: What a shell expects of a program that was ended by SIGINT: 128 and the signal's number.
 _INTERRUPTED = 130
@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 with a sentence on stderr, or 2 for a wrong command line."""
     try:
         status = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        if isinstance(status, Interactive):
+            from fspoolfs.cli import shell
+
+            return shell.run(program, main, status.before)
         # What is still in the buffer must not fail unseen while Python ends.
         sys.stdout.flush()
     except click.UsageError as error:
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except FspoolError as error:
         complain(str(error))
-        return 1
+        return _INTERRUPTED if isinstance(error, CancelledError) else 1
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except BrokenPipeError:

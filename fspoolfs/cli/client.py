@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,12 +85,16 @@ class Place:
         """
         with self._looking(name):
             descriptor = os.open(self.path / name, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-        try:
-            with self._asking():
+        with self._asking():
+            try:
                 data = memoryview(text.encode() if isinstance(text, str) else text)
                 while data:
                     data = data[os.write(descriptor, data) :]
-        finally:
+            except BaseException:
+                # It is told at the end of a document, too, what is wrong with it.
+                with suppress(OSError):
+                    os.close(descriptor)
+                raise
             os.close(descriptor)
 
     def make(self, name: str, mode: int = 0o777) -> None:
@@ -132,7 +136,7 @@ class Place:
             yield
         except OSError as error:
             if error.errno == errno.EINPROGRESS:
-                raise InProgressError(f"{self.what}: it goes on as a job") from error
+                raise InProgressError(self.last_error()) from error
             if error.errno in _NEVER_ASKED:
                 raise explained(error, self.what) from error
             sentence = self.last_error()
@@ -203,6 +207,12 @@ class Tree(Place):
         above = self.pool(pool)
         inside = f"pools/{pool}/trash/{check_name(name, 'item name')}"
         return self._child(inside, f"deleted item {name} of {above.what}")
+
+    def new_item(self, pool: str, name: str) -> Place:
+        """Where an item is going to be; nothing need be there."""
+        self.pool(pool)
+        path = self.path / f"pools/{pool}/items/{check_name(name, 'item name')}"
+        return Place(path, f"item {name} of pool {pool}", path)
 
     def _child(self, inside: str, what: str) -> Place:
         if not self.has(inside):

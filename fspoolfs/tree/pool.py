@@ -11,7 +11,7 @@ from fspoolfs.errors import ImmutableError, NotFoundError
 from fspoolfs.model import documents, formatting
 from fspoolfs.model.definitions import ItemDefinition, Permissions, PoolType
 from fspoolfs.model.infos import SpaceInfo
-from fspoolfs.service import access, reports
+from fspoolfs.service import access, inventory, reports
 from fspoolfs.service.access import Caller
 from fspoolfs.service.facade import Service
 from fspoolfs.service.objects import Pool
@@ -187,6 +187,7 @@ PoolDirectory.table = table(
         store=_autostart,
     ),
     File[PoolDirectory](name="features", show=_features),
+    File[PoolDirectory](name="listing", ask=lambda at: inventory.listing(at.pool, at.service.counts)),
     File[PoolDirectory](name="hosts", ask=_hosts, present=lambda at: at.pool.is_shared),
     File[PoolDirectory](name="last_error", show=lambda at: values.sentence(at.pool.error)),
     Link[PoolDirectory](name="root", target=lambda at: at.pool.target),
