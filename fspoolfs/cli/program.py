@@ -20,6 +20,8 @@ PROGRAM = "fspoolfs"
 COMMANDS: Mapping[str, str] = {
     "mount": "serving:mount",
     "unmount": "serving:unmount",
+    "check": "checking:check",
+    "top": "top:top",
     "fspool-list": "pool_views:show",
     "fspool-info": "pool_views:info",
     "fspool-dumpxml": "pool_views:dumpxml",
