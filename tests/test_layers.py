@@ -80,7 +80,12 @@ def test_only_the_protocol_layer_and_the_daemon_know_fuse(imports: Imports) -> N
 
 #: The modules of the command line that start a daemon, or look at what one would find. All others work on the
 #: mounted tree, as any user can.
-SERVING = {"fspoolfs.cli.serving", "fspoolfs.cli.starting", "fspoolfs.cli.checking"}
+SERVING = {
+    "fspoolfs.cli.serving",
+    "fspoolfs.cli.starting",
+    "fspoolfs.cli.mount_helper",
+    "fspoolfs.cli.checking",
+}
 KNOWN_TO_COMMANDS = {"cli", "config", "mountpoint", "model", "units", "names", "errors"}
 
 
