@@ -20,8 +20,9 @@ _NUMBERS = ("Capacity", "Allocation", "Files", "Snapshots")
 
 def rows_of(pool: Place) -> list[dict[str, Any]]:
     """What a pool tells of its items, by name; the keys are those of its file `listing`."""
-    # One read, however many items there are.
-    return [json.loads(line) for line in pool.read("listing").splitlines()]
+    # One read and one document, however many items there are.
+    rows: list[dict[str, Any]] = json.loads(f"[{','.join(pool.read('listing').split(chr(10))[:-1])}]")
+    return rows
 
 
 @click.command("fs-list", cls=Command)

@@ -17,6 +17,8 @@ from fspoolfs.service.objects import Item, Pool
 
 #: After so many items other requests have a turn.
 _TURN: Final = 500
+#: One encoder for all: `json.dumps` makes a new one each time it is told anything.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _TROUBLE: Final = (ItemState.FAILED, ItemState.MISSING)
 
 
@@ -29,7 +31,7 @@ async def listing(pool: Pool, counts: Counts) -> str:
             await trio.lowlevel.checkpoint()
         item = pool.items.get(name)
         if item is not None:
-            lines.append(json.dumps(_facts(pool, item), ensure_ascii=False))
+            lines.append(_encode(_facts(pool, item)))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,4 +1,6 @@
-"""The README's tour, executed: every line of every `sh tour` block in one shell, in order."""
+"""The README's tours, executed: every line of every `sh tour` block in one shell, in order, and the same
+by commands, the `sh commands` blocks, on a pseudo-terminal.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from support.leftovers import beneath
 from support.machine import is_mounted
 from support.needs import needs_fuse, needs_root
 from support.shell import run
+from support.terminal import on_terminal
 from support.wait import has_ended
 
 pytestmark = [needs_root, needs_fuse, pytest.mark.required]
@@ -21,13 +24,15 @@ pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 README = Path(__file__).parents[2] / "README.md"
 #: The mount point that the README shows.
 SHOWN = "/run/fspool"
-_BLOCK = re.compile(r"^```sh tour\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: The two tours: by plain files, and by commands.
+KINDS = ("tour", "commands")
 _HERE_DOCUMENT = re.compile(r"<<'?(\w+)'?")
 
 
-def blocks(text: str) -> list[str]:
-    """The commands of the tour, block by block."""
-    return [match[1] for match in _BLOCK.finditer(text)]
+def blocks(text: str, kind: str = "tour") -> list[str]:
+    """The commands of a tour, block by block."""
+    found = re.finditer(rf"^```sh {kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [match[1] for match in found]
 
 
 def commands(block: str) -> Iterator[str]:
@@ -42,13 +47,13 @@ def commands(block: str) -> Iterator[str]:
             yield "\n".join(command)
 
 
-def script(text: str) -> str:
+def script(text: str, kind: str = "tour") -> str:
     """A shell script that runs each command of the tour, and says which one did not do as it should.
 
     A command that begins with `!` must fail; bash's own `set -e` does not look at those.
     """
     parts = ["set -u"]
-    for block in blocks(text):
+    for block in blocks(text, kind):
         for command in commands(block):
             must_fail = command.startswith("! ")
             expected = "-ne" if must_fail else "-eq"
@@ -79,13 +84,27 @@ class Place:
         )
         wrapper.chmod(0o755)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"PATH": f"{self.programs}:/usr/sbin:/usr/bin:/sbin:/bin"}
+
     def run(self, text: str) -> str:
         result = run(
             "bash", "-c", script(text.replace(SHOWN, str(self.mount))),
-            env={"PATH": f"{self.programs}:/usr/sbin:/usr/bin:/sbin:/bin"}, cwd=README.parent, check=False,
+            env=self.environment, cwd=README.parent, check=False,
         )  # fmt: skip
         assert result.returncode == 0, f"{result.stdout}{result.stderr}"
         return result.stdout
+
+    def run_on_terminal(self, text: str) -> str:
+        """The tour by commands, as a person sees it."""
+        status, output = on_terminal(
+            ["bash", "-c", script(text.replace(SHOWN, str(self.mount)), "commands")],
+            env=self.environment,
+            cwd=README.parent,
+        )
+        assert status == 0, output
+        return output
 
 
 @pytest.fixture
@@ -100,8 +119,9 @@ def place(run_directory: Path) -> Iterator[Place]:
     run("rm", "-r", "-f", "--one-file-system", "--", found.base)
 
 
-def test_the_readme_has_a_tour() -> None:
-    found = blocks(README.read_text())
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_readme_has_a_tour(kind: str) -> None:
+    found = blocks(README.read_text(), kind)
     assert len(found) >= 3
     assert f"fspoolfs mount {SHOWN}" in found[0]
     assert f"fspoolfs unmount {SHOWN}" in found[-1]
@@ -114,6 +134,26 @@ def test_every_line_of_the_tour_does_what_it_says(place: Place) -> None:
     log = (place.state / "fspoolfs.log").read_text()
     assert "ERROR" not in log
     assert "Traceback" not in log
+
+
+def test_the_tour_by_commands_does_the_same(place: Place) -> None:
+    """Every line of it, on a terminal; what is left is what the tour by files leaves."""
+    output = place.run_on_terminal(README.read_text())
+    assert "\x1b[" in output, "on a terminal there are colours"
+    assert "unexpected element <colour> in <fspool>" in output, "the command says what last_error says"
+    assert not is_mounted(place.mount)
+    tank = place.base / "storage" / "pools" / "tank"
+    assert sorted(one.name for one in tank.iterdir() if one.name != ".fspool") == ["relaunch", "shop", "web"]
+    assert (tank / "shop/index.html").read_text() == "hello\n"
+    log = (place.state / "fspoolfs.log").read_text()
+    assert "ERROR" not in log
+    assert "Traceback" not in log
+
+
+def test_every_step_of_one_tour_is_a_step_of_the_other() -> None:
+    """Side by side: the blocks are the same steps, but for the first of files, which looks around."""
+    files, by_commands = (blocks(README.read_text(), kind) for kind in KINDS)
+    assert len(files) == len(by_commands)
 
 
 def test_what_the_tour_says_afterwards_holds(place: Place) -> None:

@@ -21,7 +21,7 @@ pytestmark = [needs_root, pytest.mark.required]
 ROOT = {"define", "events", "features", "last_error", "metrics", "version", "pools"}
 POOL = {
     *("config.xml", "status", "job", "info", "uuid", "capacity", "allocation", "available"),
-    *("autostart", "features", "last_error", "root", "items", "trash"),
+    *("autostart", "features", "listing", "last_error", "root", "items", "trash"),
 }
 ITEM = {
     *("config.xml", "status", "job", "info", "uuid", "capacity", "allocation", "available"),
