@@ -77,7 +77,7 @@ def test_a_row_without_a_sentence_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 def test_groff_has_nothing_to_warn_of(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(PAGES[name]().text())
-    formatted = run("groff", "-man", "-Tutf8", "-wall", "-rLL=100n", file)
+    formatted = run("groff", "-man", "-Tutf8", "-P-cbou", "-wall", "-rLL=100n", file)
     assert formatted.stderr == ""
     assert "NAME" in formatted.stdout
 
@@ -87,6 +87,6 @@ def test_what_looks_like_a_request_is_text(tmp_path: Path) -> None:
     page = Page("x", 1, "y")
     page.verbatim(".TH is no heading\n'tis \\fBnot\\fR bold -- ~ ^ ` é")
     (tmp_path / "x").write_text(page.text())
-    shown = run("groff", "-man", "-Tutf8", "-wall", tmp_path / "x").stdout
+    shown = run("groff", "-man", "-Tutf8", "-P-cbou", "-wall", tmp_path / "x").stdout
     assert ".TH is no heading" in shown
     assert "'tis \\fBnot\\fR bold -- ~ ^ ` é" in shown
