@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from fspoolfs.cli.program import PROGRAM, Interactive, program
+from fspoolfs.cli.program import PROGRAM, Interactive, command_line
 from fspoolfs.errors import CancelledError, FspoolError
 
 #: What a shell expects of a program that was ended by SIGINT: 128 and the signal's number.
@@ -18,11 +18,11 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 with a sentence on stderr, or 2 for a wrong command line."""
     try:
-        status = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        status = command_line.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         if isinstance(status, Interactive):
             from fspoolfs.cli import shell
 
-            return shell.run(program, main, status.before)
+            return shell.run(command_line, main, status.before)
         # What is still in the buffer must not fail unseen while Python ends.
         sys.stdout.flush()
     except click.UsageError as error:

@@ -21,7 +21,7 @@ class Bar:
         self._task: TaskID | None = None
 
     def start(self) -> None:
-        if not sys.stderr.isatty():
+        if self._progress is not None or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.markup import escape
@@ -40,6 +40,7 @@ class Bar:
 
     def show(self, line: str) -> None:
         """`line` is what a job says: "copying 43%", "purging 1200 files"."""
+        self.start()
         if self._progress is None or self._task is None:
             return
         found = _PERCENT.fullmatch(line)

@@ -7,10 +7,12 @@ this one looks at the object's `status` and `job`, and writes `cancel` into the 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import suppress
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from fspoolfs.cli.bar import Bar
@@ -36,21 +38,37 @@ def carry_out(
     when it has ended well. Raises `FspoolError` with how it failed.
     """
     worker = _Worker(request)
-    worker.start()
-    interrupted = False
-    try:
-        if worker.wait(_QUICK) and worker.answer() is None:
+    with _Interrupts() as interrupts:
+        worker.start()
+        if worker.wait(_QUICK) and worker.answer() is None and not goes_on:
             return
-    except KeyboardInterrupt:
-        interrupted = True
-    with _Follower(place, label, stays=stays) as follower:
-        if interrupted:
-            follower.interrupt()
-        while not worker.wait(0):
-            follower.step(_look)
-        going_on = worker.answer()
-        if going_on is not None or goes_on:
-            follower.end(str(going_on or ""))
+        with _Follower(place, label, interrupts, stays=stays) as follower:
+            while not worker.wait(0):
+                follower.look()
+            going_on = worker.answer()
+            if going_on is not None:
+                follower.end(str(going_on))
+            elif goes_on:
+                follower.follow()
+
+
+class _Interrupts:
+    """Counts Ctrl-C instead of being interrupted anywhere: the main thread's, while a request is made."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
 
 
 class _Worker(threading.Thread):
@@ -83,16 +101,16 @@ class _Follower:
     for how it ended is told to whoever has its file open, also where the object goes with it.
     """
 
-    def __init__(self, place: Place, label: str, *, stays: bool) -> None:
+    def __init__(self, place: Place, label: str, interrupts: _Interrupts, *, stays: bool) -> None:
         self._place = place
         self._stays = stays
+        self._interrupts = interrupts
         self._bar = Bar(label)
         self._job: int | None = None
         self._last = ""
         self._cancelled = False
 
     def __enter__(self) -> _Follower:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -102,42 +120,50 @@ class _Follower:
         if self._job is not None:
             os.close(self._job)
 
-    def step(self, act: Callable[[_Follower], None]) -> None:
-        """Do `act`; the first Ctrl-C cancels the job, the second one gives up waiting for that."""
-        try:
-            act(self)
-        except KeyboardInterrupt:
-            self.interrupt()
-
-    def interrupt(self) -> None:
-        """Raises `KeyboardInterrupt` where there is nothing to cancel, or that was done before."""
-        if self._cancelled or not self._cancel():
-            raise KeyboardInterrupt
-        self._cancelled = True
-
     def look(self) -> None:
-        """Show how far it is."""
+        """Wait a moment, and show how far it is."""
         if self._job is None:
             self._open()
-        status = _words(self._place)
-        self._bar.show(" ".join(status[1:]))
+        time.sleep(_STEP)
+        self._bar.show(" ".join(_words(self._place)[1:]))
+        self._heed()
+
+    def follow(self) -> None:
+        """Wait for the end of the job, if one is running. Raises how it failed."""
+        if self._job is None:
+            self._open()
+        if self._job is None:
+            return
+        while self._outcome is None:
+            self._bar.show(self._last)
+            self._heed()
+            self._next()
+        if self._last.startswith(_FAILED):
+            self._fail(self._last.removeprefix(_FAILED))
 
     def end(self, refusal: str) -> None:
         """Wait for the end; `refusal` is what the request was answered with. Raises how it failed."""
-        if self._job is None:
-            self._open()
-        while self._job is not None and self._outcome is None:
-            self.step(_Follower._next)
-        outcome = self._outcome
-        if outcome is None or outcome == _NONE:
-            self._settle(refusal)
-        elif outcome.startswith(_FAILED):
-            self._fail(outcome.removeprefix(_FAILED))
+        self.follow()
+        if self._job is not None and self._outcome == _DONE:
+            return
+        if self._last.startswith(_FAILED):
+            # It ended before it was looked at.
+            self._fail(self._last.removeprefix(_FAILED))
+        self._settle(refusal)
 
     def _fail(self, sentence: str) -> NoReturn:
         if self._cancelled:
             raise CancelledError(sentence)
         raise FspoolError(sentence)
+
+    def _heed(self) -> None:
+        """The first Ctrl-C cancels the job, as soon as there is one; the second leaves it to itself."""
+        if self._interrupts.count > 1:
+            raise KeyboardInterrupt
+        if self._interrupts.count and not self._cancelled:
+            with suppress(FspoolError):
+                self._place.write("job", "cancel\n")
+                self._cancelled = True
 
     @property
     def _outcome(self) -> str | None:
@@ -162,25 +188,13 @@ class _Follower:
         assert self._job is not None
         text = os.read(self._job, 1 << 12).decode(errors="replace")
         self._last = text.rstrip("\n").rpartition("\n")[2] if text else _NONE
-        if self._outcome is None:
-            self._bar.show(self._last)
-
-    def _cancel(self) -> bool:
-        try:
-            self._place.write("job", "cancel\n")
-        except FspoolError:
-            return False
-        self._bar.show("being cancelled")
-        return True
 
     def _settle(self, refusal: str) -> None:
         """Wait for what goes on without a job: until the object's state says that it rests."""
 
-        def rest(follower: _Follower) -> None:
-            time.sleep(_STEP)
-
         while (status := _words(self._place)) and status[0] in _PASSING:
-            self.step(rest)
+            time.sleep(_STEP)
+            self._heed()
         if not status:
             if self._stays:
                 self._fail(f"{self._place.what} did not come to be; `fspoolfs events` tells why")
@@ -189,11 +203,6 @@ class _Follower:
         said = self._place.last_error()
         if said and said != refusal:
             self._fail(said)
-
-
-def _look(follower: _Follower) -> None:
-    time.sleep(_STEP)
-    follower.look()
 
 
 def _words(place: Place) -> list[str]:

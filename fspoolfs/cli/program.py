@@ -105,7 +105,7 @@ class Commands(Group):
     help="The control tree that commands work on; else $FSPOOLFS_MOUNT, the default one, or the only one.",
 )
 @click.pass_context
-def program(ctx: click.Context, mount_point: Path | None) -> Interactive | None:
+def command_line(ctx: click.Context, mount_point: Path | None) -> Interactive | None:
     ctx.obj = mount_point
     ctx.color = wants_colour()
     if ctx.invoked_subcommand is not None:

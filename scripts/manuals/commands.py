@@ -8,7 +8,7 @@ import re
 import click
 
 from fspoolfs import config
-from fspoolfs.cli.program import PROGRAM, program
+from fspoolfs.cli.program import PROGRAM, command_line
 from manuals.roff import Page
 
 _MOUNT_OPTIONS = """
@@ -20,9 +20,9 @@ _FSTAB = "fspoolfs /run/fspool fspoolfs defaults,nofail,_netdev,state-dir=/srv/s
 
 def page() -> Page:
     made = Page(PROGRAM, 1, "pools of file systems as a tree of small text files")
-    context = click.Context(program, info_name=PROGRAM)
+    context = click.Context(command_line, info_name=PROGRAM)
     made.heading("SYNOPSIS")
-    made.paragraph(f"{PROGRAM} {' '.join(program.collect_usage_pieces(context))}")
+    made.paragraph(f"{PROGRAM} {' '.join(command_line.collect_usage_pieces(context))}")
     made.heading("DESCRIPTION")
     made.paragraph(
         "A daemon mounts a control tree, in which every pool and every item is a directory of small "
@@ -32,10 +32,10 @@ def page() -> Page:
         "those files as well."
     )
     made.heading("OPTIONS")
-    _options(made, program, context)
+    _options(made, command_line, context)
     made.heading("COMMANDS")
-    for name in program.list_commands(context):
-        command = program.get_command(context, name)
+    for name in command_line.list_commands(context):
+        command = command_line.get_command(context, name)
         assert command is not None
         _command(made, command, click.Context(command, info_name=name, parent=context))
     made.heading("MOUNT OPTIONS")

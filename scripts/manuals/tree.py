@@ -1,5 +1,4 @@
-"""fspoolfs-tree(7), from the tables of the tree's directories. A row without a sentence here is an "
-"error."""
+"""fspoolfs-tree(7), from the tables of the tree's directories. A row without a sentence is an error."""
 
 from __future__ import annotations
 

@@ -71,6 +71,11 @@ class Terminal:
         assert seen is not None, f"{text!r} was not shown:\n{self.output}"
         return seen
 
+    def read_on(self, seconds: float) -> str:
+        """All that was shown so far; waits up to `seconds` for more."""
+        self._wait("\0", seconds)
+        return self.output
+
     def end(self, *, timeout: float = TIME_LIMIT) -> int:
         """Read to the end; the exit status."""
         assert self._wait(None, timeout) is not None, f"it has not ended:\n{self.output}"

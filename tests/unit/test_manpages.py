@@ -10,7 +10,7 @@ import pytest
 from lxml import etree
 
 from fspoolfs.backends import layout
-from fspoolfs.cli.program import program
+from fspoolfs.cli.program import command_line as program
 from fspoolfs.model.states import PoolVerb
 from fspoolfs.tree.node import Directory
 from manuals import commands, documents, tree
@@ -21,7 +21,7 @@ from support.shell import run
 PAGES = {"commands": commands.page, "tree": tree.page, "documents": documents.page}
 
 
-def command_line() -> Iterator[tuple[str, click.Command]]:
+def all_commands() -> Iterator[tuple[str, click.Command]]:
     context = click.Context(program)
     for name in program.list_commands(context):
         command = program.get_command(context, name)
@@ -36,7 +36,7 @@ def kinds() -> list[type[Directory]]:
 
 def test_every_command_and_option_is_told_of() -> None:
     text = commands.page().text()
-    for name, command in command_line():
+    for name, command in all_commands():
         assert f'.SS "{escape(name)}' in text
         assert command.help, f"{name} does not say what it does"
         for parameter in command.params:
