@@ -65,7 +65,9 @@ def _xdg(variable: str, fallback: str) -> Path:
 #: What only the command line says.
 _MODES = ("foreground", "sim")
 #: The names of settings as they are written, and the fields that they set.
-_SETTINGS = {one.name.replace("_", "-"): one.name for one in fields(Config) if one.name not in _MODES}
+SETTINGS = {one.name.replace("_", "-"): one.name for one in fields(Config) if one.name not in _MODES}
+#: Those that are numbers of seconds.
+TIMES = ("grace", "stall-time")
 #: A control group from the root of its hierarchy, as /proc/PID/cgroup has it.
 _GROUP = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[^/\n]+)+")
 _PATHS = ("mountpoint", "state-dir", "storage-dir", "log-file")
@@ -86,21 +88,16 @@ def apply(config: Config, settings: Mapping[str, object], where: str) -> Config:
     """`config` with `settings`, whose names are those of the TOML file and of the options."""
     changes: dict[str, object] = {}
     for key, value in settings.items():
-        if key not in _SETTINGS:
-            raise InvalidError(f"{where}: unknown setting {key!r}; there are {', '.join(sorted(_SETTINGS))}")
-        changes[_SETTINGS[key]] = _convert(key, value, where)
+        if key not in SETTINGS:
+            raise InvalidError(f"{where}: unknown setting {key!r}; there are {', '.join(sorted(SETTINGS))}")
+        changes[SETTINGS[key]] = _convert(key, value, where)
     return replace(config, **changes)  # type: ignore[arg-type]
 
 
 def _convert(key: str, value: object, where: str) -> object:
     if key == "allow-other" and isinstance(value, bool):
         return value
-    if (
-        key in ("grace", "stall-time")
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and value > 0
-    ):
+    if key in TIMES and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
         return float(value)
     if key == "log-level" and value in LOG_LEVELS:
         return value

@@ -25,9 +25,11 @@ from fspoolfs.ops.notify import Notifier
 from fspoolfs.ops.operations import Operations
 from fspoolfs.service.facade import Service
 from fspoolfs.service.usage import NoUses
+from fspoolfs.supervision import Supervision
 from fspoolfs.system import descriptors
 from fspoolfs.system.idmapping import MappedMounts
 from fspoolfs.system.namespaces import MountWatch
+from fspoolfs.system.service_manager import ServiceManager
 from fspoolfs.system.showing import ReadOnlyMounts
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def run(config: Config, ready: Callable[[], None]) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
-        trio.run(_serve, config, ready)
+        trio.run(_serve, config, ServiceManager.from_environment(), ready)
     except BaseExceptionGroup as group:
         # Nurseries wrap the one refusal that there is; what is not foreseen stays as it came.
         refusals, others = group.split(FspoolError)
@@ -72,18 +74,26 @@ def _leaves(group: BaseExceptionGroup[FspoolError]) -> Iterator[FspoolError]:
             yield error
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
+async def _serve(config: Config, manager: ServiceManager, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         service = _make_service(config, nursery)
+        # From the first to the last, so that a long end is not taken for a hung daemon.
+        nursery.start_soon(Supervision(manager, service.pools, service.events).run)
         await service.start()
         guard = Guard(service.metrics, limit=config.grace + _MARGIN)
         operations = Operations(service, guard)
         notifier = Notifier(service.pools, operations.inodes, operations.open_handles)
         operations.on_connected = notifier.start
         service.events.listen(notifier.hear)
+
+        def begun() -> None:
+            manager.ready()
+            ready()
+
         try:
-            await _serve_mounted(config, operations, notifier, ready)
+            await _serve_mounted(config, operations, notifier, begun)
         finally:
+            manager.stopping()
             with trio.CancelScope(shield=True):
                 await service.stop()
             nursery.cancel_scope.cancel()

@@ -25,6 +25,16 @@ def trees() -> list[Path]:
     return [Path(target) for target in sorted(found)]
 
 
+def mounted_below(target: str) -> tuple[str, str] | None:
+    """The device ("major:minor") and the source of the mount that holds `target`, in this mount namespace.
+
+    Nothing is asked of what is mounted at `target` itself, which may be a server that does not answer.
+    """
+    parent, name = os.path.split(os.path.normpath(target))
+    around = mounts.containing(mounts.mounts(), os.path.join(os.path.realpath(parent), name))
+    return None if around is None else (around.device, around.source)
+
+
 def prepare(path: Path) -> None:
     """Make the directory, clear what a killed daemon left there, refuse what is in use or full.
 

@@ -10,12 +10,13 @@ from support.imports import Imports, cycle, imports_of_package, violations
 
 PROJECT = Path(__file__).parents[1]
 
-#: Each layer may import those after it. Below the daemon nobody knows its configuration, log and mount point.
+#: Each layer may import those after it. Below the daemon nobody knows its configuration, log and mount point,
+#: nor who supervises it.
 LAYERS = (
     ("__main__",),
     ("cli",),
     ("daemon",),
-    ("config", "log", "mountpoint"),
+    ("config", "log", "mountpoint", "supervision"),
     ("ops",),
     ("tree",),
     ("service",),
@@ -77,8 +78,14 @@ def test_only_the_protocol_layer_and_the_daemon_know_fuse(imports: Imports) -> N
     assert violations(imports, knows) == []
 
 
-#: The modules of the command line that start a daemon. All others work on the mounted tree, as any user can.
-SERVING = {"fspoolfs.cli.serving", "fspoolfs.cli.starting"}
+#: The modules of the command line that start a daemon, or look at what one would find. All others work on the
+#: mounted tree, as any user can.
+SERVING = {
+    "fspoolfs.cli.serving",
+    "fspoolfs.cli.starting",
+    "fspoolfs.cli.mount_helper",
+    "fspoolfs.cli.checking",
+}
 KNOWN_TO_COMMANDS = {"cli", "config", "mountpoint", "model", "units", "names", "errors"}
 
 

@@ -20,7 +20,10 @@ from support.needs import needs_fuse, needs_root
 from support.shell import run
 
 PROJECT = Path(__file__).parents[1]
-SCRIPTS = [PROJECT / "scripts" / name for name in ("install", "quickstart", "test", "vmtest")]
+SCRIPTS = [
+    PROJECT / "scripts" / name
+    for name in ("install", "install-system", "manpages", "quickstart", "test", "vmtest")
+]
 
 NEEDED = (
     "fuse3", "libfuse3-3", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev", "python3-dev", "python3-venv",

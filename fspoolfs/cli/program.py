@@ -20,6 +20,9 @@ PROGRAM = "fspoolfs"
 COMMANDS: Mapping[str, str] = {
     "mount": "serving:mount",
     "unmount": "serving:unmount",
+    "wait": "waiting:wait",
+    "check": "checking:check",
+    "top": "top:top",
     "fspool-list": "pool_views:show",
     "fspool-info": "pool_views:info",
     "fspool-dumpxml": "pool_views:dumpxml",

@@ -46,8 +46,10 @@ _WHERE = f"MOUNTPOINT, default: {config.defaults().mountpoint}"
     metavar="SECONDS",
     help="After which a server that is silent stalls a pool.",
 )
-@click.option("--log-level", type=click.Choice(config.LOG_LEVELS))
-@click.option("--log-file", type=_PATH, metavar="FILE")
+@click.option("--log-level", type=click.Choice(config.LOG_LEVELS), help="What is logged at least: info.")
+@click.option(
+    "--log-file", type=_PATH, metavar="FILE", help="Where, instead of the state directory or stderr."
+)
 @click.option("--libvirt-uri", metavar="URI", help="Whose storage pools libvirt's volumes are of.")
 @click.option(
     "--cgroup-parent", metavar="GROUP", help="Below which control group those of items with limits are."

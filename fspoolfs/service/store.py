@@ -39,19 +39,27 @@ class Store:
 
     def prepare(self) -> None:
         """Make the directories, and remove the temporary files of writes that were interrupted."""
-        markers = (self._autostart, self._active, self._started, self._deleting)
-        for directory in (self._pools, self._pending, *markers):
+        for directory in self.directories():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in directory.iterdir():
-                if path.name.startswith("."):
-                    path.unlink()
+        for path in self.interrupted():
+            path.unlink()
 
     def load(self) -> tuple[list[PoolDefinition], dict[str, FspoolError]]:
         """Every definition that can be read, and for every other name the reason."""
+        definitions, unreadable = self.read()
+        # What a crash left of pools that were being forgotten: a new pool is not to inherit it.
+        for path in self.ownerless({definition.name for definition in definitions} | unreadable.keys()):
+            atomic.remove_file(str(path))
+        return definitions, unreadable
+
+    def read(self) -> tuple[list[PoolDefinition], dict[str, FspoolError]]:
+        """The same, changing nothing."""
         definitions: list[PoolDefinition] = []
         unreadable: dict[str, FspoolError] = {}
         for path in sorted(self._pools.iterdir()):
             name = path.name.removesuffix(_SUFFIX)
+            if path.name.startswith("."):
+                continue  # a file that is just being written
             if name == path.name:
                 log.warning("%s is no definition of a pool and is left alone", path)
                 continue
@@ -61,16 +69,26 @@ class Store:
                 unreadable[name] = CorruptError(f"{path}: {error}; correct it and start the daemon again")
             except OSError as error:
                 unreadable[name] = CorruptError(f"{path}: {os.strerror(error.errno or 5)}")
-        self._forget_all_but({definition.name for definition in definitions} | unreadable.keys())
         return definitions, unreadable
 
-    def _forget_all_but(self, defined: Set[str]) -> None:
-        """Remove what a crash left of pools that were being forgotten: a new pool is not to inherit it."""
-        for directory in (self._pending, self._autostart, self._active, self._started):
-            for path in directory.iterdir():
-                name = path.name.removesuffix(_SUFFIX) if directory == self._pending else path.name
-                if name not in defined:
-                    atomic.remove_file(str(path))
+    def directories(self) -> tuple[Path, ...]:
+        """All that belong to the daemon alone."""
+        return (self._pools, self._pending, self._autostart, self._active, self._started, self._deleting)
+
+    def interrupted(self) -> list[Path]:
+        """The temporary files of writes that were interrupted, unless one is just going on."""
+        return [path for where in self.directories() for path in where.iterdir() if path.name.startswith(".")]
+
+    def ownerless(self, defined: Set[str]) -> list[Path]:
+        """What is kept of pools that are not `defined`, but for deletions, which are finished first."""
+        kept = (self._pending, self._autostart, self._active, self._started)
+        return [
+            path
+            for where in kept
+            for path in where.iterdir()
+            if not path.name.startswith(".")
+            and (path.name.removesuffix(_SUFFIX) if where == self._pending else path.name) not in defined
+        ]
 
     def _read(self, path: Path, name: str) -> PoolDefinition:
         definition = documents.parse_pool(atomic.read_file(str(path), _LIMIT))

@@ -1,0 +1,1 @@
+"""The manual pages, made from what the code knows of commands, files and documents."""
