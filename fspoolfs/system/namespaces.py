@@ -78,10 +78,21 @@ class MountWatch:
         return table.uses(root_path, directory)
 
     def _answer(self, found: list[MountUse]) -> list[MountUse]:
-        others = (
-            found if self._own is None else [use for use in found if not use.target.startswith(self._own)]
-        )
-        return [self._told(use) for use in others]
+        return [self._told(use) for use in found if not self._is_own(use)]
+
+    def _is_own(self, use: MountUse) -> bool:
+        """Whether it is a mount of who asks, or its copy in a copied namespace.
+
+        A container may have something bound at the very same path, in a directory of its own.
+        """
+        if self._own is None or not use.target.startswith(self._own):
+            return False
+        above = os.path.dirname(use.target)
+        try:
+            there, here = os.stat(f"/proc/{use.pid}/root{above}"), os.stat(above)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
     def _told(self, use: MountUse) -> MountUse:
         """With what is known of a mount that does not tell it itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,41 @@ def test_what_is_bound_from_a_mapped_item_keeps_it(tree: ControlTree, tmp_path: 
     finally:
         run("umount", tmp_path)
     item.rmdir()
+
+
+#: Copies the namespace; `own` puts the mapping at its path into a directory of the copy's own.
+COPIES = {
+    "copied": "true",
+    "own": """
+        mount --bind "$1" /mnt && mount -t tmpfs none "${1%/*}" && mkdir "$1" && mount --bind /mnt "$1" &&
+        umount /mnt
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_mapping_at_the_same_path_is_used_by_a_container_but_not_by_a_copied_namespace(
+    kind: str, tree: ControlTree
+) -> None:
+    item = mapped_item(tree, tree.active_pool())
+    at = os.readlink(item / "idmapped")
+    process = subprocess.Popen(
+        ("unshare", "--mount", "bash", "-c", f"{COPIES[kind].strip()} && echo begun; read go", "bash", at),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        if kind == "copied":
+            assert (item / "users").read_text() == ""
+            item.rmdir()
+        else:
+            assert (item / "users").read_text().endswith(f" {at}\n")
+            with refused(errno.EBUSY):
+                item.rmdir()
+    finally:
+        process.communicate(b"\n")
 
 
 def test_a_mapped_item_holds_what_it_was_rolled_back_to(tree: ControlTree) -> None:
