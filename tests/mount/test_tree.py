@@ -87,7 +87,7 @@ def test_the_numbers_of_a_pool_are_those_of_its_file_system(some_pool: Path) -> 
 def test_features_tell_of_everything_yes_or_the_reason(tree: ControlTree, some_pool: Path) -> None:
     for file in (tree.mount / "features", some_pool / "features"):
         for line in file.read_text().splitlines():
-            assert re.fullmatch(r"[a-z0-9 -]+: (yes( \(.+\))?|no \(.+\)|generic)", line), line
+            assert re.fullmatch(r"[a-z0-9. -]+: (yes( \(.+\))?|no \(.+\)|generic)", line), line
     features = (some_pool / "features").read_text()
     assert "clone: yes" in features
     assert "quota: no (" in features

@@ -65,11 +65,14 @@ def test_version_2_gets_each_value_with_the_pools_device(tmp_path: Path) -> None
     }
 
 
-def test_version_2_forgets_the_device_of_yesterday(tmp_path: Path) -> None:
+def test_version_2_forgets_what_it_limited_yesterday(tmp_path: Path) -> None:
     hierarchy = unified(tmp_path)
     file = tmp_path / "fspool" / "tank" / "web" / "io.max"
     file.write_text("7:9 rbps=5 wbps=max riops=max wiops=max\n")
+    bandwidth = file.with_name("cpu.max")
+    bandwidth.write_text("2000 5000\n")
     hierarchy.put(WEB, (("pids.max", "3"),), DISKS)
+    assert bandwidth.read_text().splitlines()[0] == "max 100000"
     assert file.read_text().splitlines()[0] == "7:9 rbps=max wbps=max riops=max wiops=max"
 
 

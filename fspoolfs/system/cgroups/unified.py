@@ -129,7 +129,7 @@ def _lines(path: Path, file: str, value: str | None, disks: Sequence[Disk]) -> l
     """What has to be written so that `value` is in force, or nothing for `None`."""
     if file in _UNLIMITED:
         if value is None:
-            return [] if path.read_text().strip() == _UNLIMITED[file] else [_UNLIMITED[file].split()[0]]
+            return [] if path.read_text().strip() == _UNLIMITED[file] else [_UNLIMITED[file]]
         return [_full(file, value)]
     numbers = [disk.number for disk in disks] if value is not None else []
     lines = []
