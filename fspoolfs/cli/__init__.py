@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from fspoolfs.cli import shell
 
             return shell.run(command_line, main, status.before)
-        # What is still in the buffer must not fail unseen while Python ends.
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is, where the caller has closed it
+            # What is still in the buffer must not fail unseen while Python ends.
+            sys.stdout.flush()
     except click.UsageError as error:
         if error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
@@ -38,9 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED if isinstance(error, CancelledError) else 1
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # `fspoolfs fspool-list | head`: the reader has what it wanted. Nothing more is written at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Everything else that fails so has become a sentence where it is known what was being done.
+        if not isinstance(error, BrokenPipeError):
+            complain(f"standard output: {error.strerror}")
+        # `fspoolfs fspool-list | head`: the reader has what it wanted, and nothing is written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return status if isinstance(status, int) else 0
 

@@ -2,8 +2,9 @@
 
 The tree has no such request, so it is made of others, in an order in which the source is whole until
 the copy is: snapshot the source, create the target under a name of its own, copy, sync, look that the
-source has not changed, give the target its name, delete the source. Interrupted, it leaves the source
-and at most a target whose name ends in ".moving". What was deleted is in the source pool's trash.
+source has not changed, give the target its name, delete the source. Interrupted, it leaves the source,
+and at most a snapshot "moving-TIME" of it and a target whose name ends in ".moving". What was deleted
+is in the trash of the source's pool.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from fspoolfs.model import documents, formatting
 from fspoolfs.model.definitions import ItemDefinition
 from fspoolfs.units import parse_capacity
 
+#: How the name of a target ends that is not whole yet, and how that of the snapshot begins.
 _UNFINISHED: Final = ".moving"
+_SNAPSHOT: Final = "moving-"
 
 
 @click.command("fs-move", cls=Command)
@@ -69,7 +72,9 @@ def move(
 def _check(source: Place, *, without_snapshots: bool) -> None:
     if used := source.value("users"):
         raise BusyError(f"{source.what} is in use and cannot be moved: {used.splitlines()[0]}")
-    if not without_snapshots and (kept := source.names("snapshots")):
+    # What an interrupted move has left is of no interest.
+    kept = [name for name in source.names("snapshots") if not name.startswith(_SNAPSHOT)]
+    if kept and not without_snapshots:
         raise BusyError(
             f"{source.what} has {len(kept)} snapshots, which would not be moved; say --without-snapshots"
         )
@@ -93,7 +98,7 @@ def _move(found: Tree, source: Place, source_pool: str, definition: ItemDefiniti
     target_pool = found.pool(definition.pool)
     unfinished = replace(definition, name=definition.name + _UNFINISHED)
     target = found.new_item(definition.pool, unfinished.name)
-    snapshot = f"moving-{time.strftime('%Y%m%d-%H%M%S')}"
+    snapshot = f"{_SNAPSHOT}{time.strftime('%Y%m%d-%H%M%S')}"
     state = _state(source)
     snapshots.take(source, snapshot)
     try:
@@ -103,19 +108,29 @@ def _move(found: Tree, source: Place, source_pool: str, definition: ItemDefiniti
             _copy(source.link(f"snapshots/{snapshot}/data"), target.link("data"), f"copy {source.what}")
             if _state(source) != state:
                 raise BusyError(f"{source.what} was changed while it was being moved; it stays where it is")
-            target_pool.rename(f"items/{unfinished.name}", f"items/{definition.name}")
+            whole = found.new_item(definition.pool, definition.name)
+            jobs.carry_out(
+                lambda: target_pool.rename(f"items/{target.path.name}", f"items/{whole.path.name}"),
+                whole,
+                f"rename {target.what}",
+            )
         except BaseException:
             _discard(target_pool, target)
             raise
     finally:
-        source.remove(f"snapshots/{snapshot}")
-    found.pool(source_pool).remove(f"items/{source.path.name}")
+        jobs.carry_out(lambda: source.remove(f"snapshots/{snapshot}"), source, f"delete snapshot {snapshot}")
+    above = found.pool(source_pool)
+    jobs.carry_out(
+        lambda: above.remove(f"items/{source.path.name}"), source, f"delete {source.what}", stays=False
+    )
 
 
 def _discard(pool: Place, target: Place) -> None:
     """Remove the copy for good: it was nobody's yet."""
     uuid = target.value("uuid")
-    pool.remove(f"items/{target.path.name}")
+    jobs.carry_out(
+        lambda: pool.remove(f"items/{target.path.name}"), target, f"delete {target.what}", stays=False
+    )
     for name in pool.names("trash"):
         # Purged at once in a pool without a trash.
         with suppress(FspoolError):

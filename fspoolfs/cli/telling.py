@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -34,15 +36,12 @@ def events(*, follow: bool, lines: int | None, as_json: bool) -> None:
 
 
 def _tell(found: Tree, *, follow: bool, lines: int | None, as_json: bool) -> None:
-    path = found.path / "events"
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise explained(error, "events") from error
+    with _asking():
+        descriptor = os.open(found.path / "events", os.O_RDONLY | os.O_CLOEXEC)
     try:
         begun, rest = _read(descriptor, b"")
         if lines is not None:
-            begun = begun[len(begun) - lines :] if lines else []
+            begun = begun[len(begun) - min(lines, len(begun)) :]
         _print(begun, as_json=as_json)
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -50,17 +49,24 @@ def _tell(found: Tree, *, follow: bool, lines: int | None, as_json: bool) -> Non
             poll.poll()
             news, rest = _read(descriptor, rest)
             _print(news, as_json=as_json)
-    except OSError as error:
-        raise explained(error, "events") from error
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, "events") from error
 
 
 def _read(descriptor: int, rest: bytes) -> tuple[list[str], bytes]:
     """The lines that are complete, and the beginning of one that is not."""
     pieces = [rest]
-    while piece := os.read(descriptor, _CHUNK):
-        pieces.append(piece)
+    with _asking():
+        while piece := os.read(descriptor, _CHUNK):
+            pieces.append(piece)
     *lines, rest = b"".join(pieces).split(b"\n")
     return [line.decode(errors="replace") for line in lines if line], rest
 

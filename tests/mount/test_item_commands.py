@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,23 @@ def test_a_copy_that_fails_is_taken_back(
     assert os.listdir(target / "items") == os.listdir(target / "trash") == []
     assert os.listdir(web / "snapshots") == []
     assert (web / "data/index.html").read_text() == "hello\nmore\n"
+
+
+@pytest.mark.parametrize("killed", ["cp", "sync"])
+def test_a_move_that_is_killed_leaves_the_source_whole(
+    killed: str, tree: ControlTree, web: Path, name: str, commands: Commands, tmp_path: Path
+) -> None:
+    target = tree.active_pool()
+    # The parent of the program, which is the command, is killed when it has got that far.
+    program = tmp_path / killed
+    program.write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert commands.attempt("fs-move", name, target.name, env={"PATH": path}).returncode == -signal.SIGKILL
+    assert (web / "data/index.html").read_text() == "hello\n"
+    assert os.listdir(target / "items") == ["web.moving"]
+    assert "a move that was interrupted left it" in commands.refusal("fs-move", name, target.name)
+    commands("fs-delete", f"{target.name}/web.moving")
+    commands("fs-move", name, target.name)
+    assert (target / "items/web/data/index.html").read_text() == "hello\n"
+    assert os.listdir(web.parent) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,28 @@ def test_events_are_printed_for_people_and_as_they_are(pool: Path, commands: Com
     assert json.loads(last)["event"] in sentence
     assert len(commands("events", "--no-follow").splitlines()) > 1
     assert commands("events", "--no-follow", "-n", "0") == ""
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_word(pool: Path, commands: Commands) -> None:
+    for _ in range(5):
+        request(pool / "status", "refresh")
+    for command in ("events --no-follow", "fspool-list --json --all"):
+        script = f"{shlex.join(PROGRAM)} {command} | true; exit ${{PIPESTATUS[0]}}"
+        result = run("bash", "-c", script, check=False, env=commands.environment)
+        assert result.stderr == ""
+        # 0 where it was quicker than the reader's end.
+        assert result.returncode in (0, 1)
+
+
+def test_an_output_that_is_full_is_told(pool: Path, commands: Commands) -> None:
+    for line, said in (("> /dev/full", "No space left on device"), (">&-", "")):
+        result = run(
+            "bash", "-c", f"{shlex.join(PROGRAM)} fspool-info {pool.name} {line}",
+            check=False, env=commands.environment,
+        )  # fmt: skip
+        assert "Traceback" not in result.stderr
+        assert said in result.stderr
+        assert result.returncode == (1 if said else 0)
 
 
 def test_what_the_whole_tree_tells(tree: ControlTree, commands: Commands) -> None:
