@@ -16,8 +16,11 @@ import pytest
 
 from mount.control import ControlTree, request, value
 from support.daemon import Daemon
+from support.needs import needs_fuse, needs_root
 from support.shell import run
 from support.wait import eventually
+
+pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 
 Look = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -12,7 +12,7 @@ import pytest
 from mount.commands import PROGRAM, Commands
 from mount.control import ControlTree, value
 from support.daemon import MakeDaemon
-from support.needs import needs_fuse, needs_program, needs_root
+from support.needs import needs_fuse, needs_root
 from support.shell import run
 from support.terminal import Terminal, on_terminal
 from support.wait import eventually
@@ -146,14 +146,6 @@ def test_bash_takes_the_completion(commands: Commands, item: Path, tmp_path: Pat
 def test_other_shells_have_a_completion(shell: str, commands: Commands) -> None:
     assert f"_FSPOOLFS_COMPLETE={shell}_complete" in commands("completion", shell)
     assert "is not one of" in commands.refusal("completion", "tcsh", status=2)
-
-
-@needs_program("zsh", "fish")
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_take_the_completion(shell: str, commands: Commands, tmp_path: Path) -> None:
-    file = tmp_path / "completion"
-    file.write_text(commands("completion", shell))
-    run(shell, "-n", file)
 
 
 # -- what a terminal shows ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from mount.control import ControlTree, request
 from support.daemon import MakeDaemon
-from support.needs import needs_program
+from support.needs import needs_program, needs_root
 from support.shell import run
 
 PROJECT = Path(__file__).parents[2]
@@ -46,6 +46,8 @@ def heard(manager: socket.socket, wanted: str) -> list[str]:
     return told
 
 
+@needs_root
+@pytest.mark.required
 def test_a_service_manager_is_told_how_the_daemon_stands(
     make_daemon: MakeDaemon, manager: socket.socket
 ) -> None:
@@ -61,6 +63,8 @@ def test_a_service_manager_is_told_how_the_daemon_stands(
     heard(manager, "STOPPING=1")
 
 
+@needs_root
+@pytest.mark.required
 def test_signs_of_life_come_as_long_as_the_daemon_lives(
     make_daemon: MakeDaemon, manager: socket.socket
 ) -> None:

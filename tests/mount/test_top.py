@@ -9,9 +9,11 @@ import pytest
 from mount.commands import PROGRAM, Commands
 from mount.control import ControlTree, request
 from support.daemon import MakeDaemon
-from support.needs import needs_root, skip_unless_runnable
+from support.needs import needs_fuse, needs_root, skip_unless_runnable
 from support.shell import as_user
 from support.terminal import Terminal
+
+pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 
 
 @pytest.fixture
@@ -59,7 +61,6 @@ def test_one_look_for_a_person(counting: ControlTree) -> None:
     ]
 
 
-@needs_root
 def test_any_user_may_look(counting: ControlTree) -> None:
     user = as_user(12345)
     skip_unless_runnable(user)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 
+import pytest
+
 from mount.commands import PROGRAM, Commands
 from mount.control import ControlTree, refused, request
+from support.needs import needs_fuse, needs_root
 from support.terminal import Terminal
+
+pytestmark = [needs_root, needs_fuse, pytest.mark.required]
 
 
 def test_pools_that_are_active_are_not_waited_for(own_tree: ControlTree) -> None:

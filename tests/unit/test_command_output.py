@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +14,8 @@ from fspoolfs.cli.defining import _host
 from fspoolfs.errors import DocumentError, InvalidError
 from fspoolfs.model import documents
 from fspoolfs.model.definitions import Host
+from support.needs import needs_program
+from support.shell import run
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,20 @@ def test_every_command_has_its_place() -> None:
         assert command.help, f"{name} does not say what it does"
         assert command.name == name
     assert program.command_line.get_command(context, "dismount") is None
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "bash",
+        pytest.param("zsh", marks=needs_program("zsh")),
+        pytest.param("fish", marks=needs_program("fish")),
+    ],
+)
+def test_shells_accept_their_completion(shell: str, tmp_path: Path) -> None:
+    file = tmp_path / "completion"
+    file.write_text(run(sys.executable, "-m", "fspoolfs", "completion", shell).stdout)
+    run(shell, "-n", file)
 
 
 # -- transient pools ------------------------------------------------------------------------------
