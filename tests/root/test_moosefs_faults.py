@@ -37,6 +37,8 @@ while True:
 """
 #: Seconds that a MooseFS may take until it works again after one of its servers was killed.
 _BACK = 90.0
+#: For which the master keeps the session of a client that it does not hear of.
+_SUSTAINED = 60.0
 
 
 @contextmanager
@@ -93,6 +95,7 @@ def test_nothing_that_was_promised_is_lost_with_a_master_that_is_killed_and_come
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("own_moosefs")
 def test_servers_that_do_not_answer_keep_nobody_from_the_rest_and_are_let_go(
     own_moosefs: MooseFs, daemon: Daemon
@@ -123,9 +126,10 @@ def test_servers_that_do_not_answer_keep_nobody_from_the_rest_and_are_let_go(
                 assert is_responsive(daemon)
         finally:
             own_moosefs.stop_all(signal.SIGCONT)
-        # Its program has not been killed: it gives up its session, and with it its locks.
+        # Its program gives up its session, and with it its locks; where it ended before it heard of the
+        # master again, the master does so.
         eventually(lambda: clients_of(own_moosefs.client) == before, what="its program has ended")
-        eventually(lambda: started(pool), what="the pool can be started again", timeout=_BACK)
+        eventually(lambda: started(pool), what="the pool can be started again", timeout=_SUSTAINED + _BACK)
         assert "web" in os.listdir(pool / "items")
         for name in os.listdir(pool / "items"):
             assert value(pool / "items" / name / "status") == "ready"

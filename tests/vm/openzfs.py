@@ -14,6 +14,9 @@ from vm.preloaded import PreloadedDaemon
 
 __all__ = ["_format_is_usable", "daemon", "disk_of_daemons", "make_daemon", "usable_zfs", "zfs_fuse"]
 
+#: Seconds: importing a zpool takes its time there, and on a busy machine a minute and more.
+_GRACE, LIMIT = 300, 900
+
 #: Makes and starts a daemon with a directory of its own.
 MakeDaemon = Callable[[], PreloadedDaemon]
 
@@ -30,7 +33,7 @@ def make_daemon(disk_of_daemons: Volume) -> Iterator[MakeDaemon]:
 
     def make() -> PreloadedDaemon:
         base: Path = disk_of_daemons.new_directory()
-        made.append(PreloadedDaemon(base))
+        made.append(PreloadedDaemon(base, grace=_GRACE))
         made[-1].start()
         return made[-1]
 

@@ -20,11 +20,12 @@ _MANY = 1 << 20
 class PreloadedDaemon(Daemon):
     """A child of this process, which has imported all of the program; otherwise as any daemon.
 
-    With `place` state and storage lie there, where an earlier daemon may have left them.
+    Requests are waited for `grace` seconds. With `place` state and storage lie there, where an earlier
+    daemon may have left them.
     """
 
-    def __init__(self, base: Path, place: Path | None = None) -> None:
-        super().__init__(base / "daemon", options=("--grace", "60"), env={}, user=None)
+    def __init__(self, base: Path, place: Path | None = None, *, grace: int = 60) -> None:
+        super().__init__(base / "daemon", options=("--grace", str(grace)), env={}, user=None)
         if place is not None:
             self.state, self.storage = place / "state", place / "storage"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +21,14 @@ from vm.disks import volume
 from vm.preloaded import PreloadedDaemon
 
 #: Starting Samba takes its time there, and pools on shares are for one host alone.
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("smbd", "smbpasswd", "mount.cifs"))),
+        reason="the packages samba and cifs-utils are not installed",
+    ),
+]
 
 _PASSWORD = "a secret, as long as it is"
 _CONF = """\

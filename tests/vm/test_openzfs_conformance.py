@@ -24,8 +24,9 @@ from fspoolfs.progress import Progress
 from fspoolfs.system.descriptors import Descriptor
 from support.zfs import usable_zfs  # noqa: F401
 from vm.disks import volume
+from vm.openzfs import LIMIT
 
-pytestmark = pytest.mark.usefixtures("usable_zfs")
+pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(LIMIT)]
 
 
 @pytest.fixture(scope="module")

@@ -6,5 +6,6 @@ import pytest
 
 from root.test_zfs_pools import *  # noqa: F403
 from vm.openzfs import *  # noqa: F403
+from vm.openzfs import LIMIT
 
-pytestmark = pytest.mark.usefixtures("usable_zfs")
+pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(LIMIT)]

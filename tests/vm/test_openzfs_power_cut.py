@@ -15,12 +15,12 @@ from support import zfs
 from support.machine import is_mounted, mounts
 from support.shell import run
 from vm.disks import FailingDevice, blank, volume
-from vm.openzfs import usable_zfs  # noqa: F401
+from vm.openzfs import LIMIT, usable_zfs  # noqa: F401
 from vm.operations import OPERATIONS, Operation, holds
 from vm.test_power_cut import Place
 
 #: A zpool takes seconds for each step there, and many more where others work too.
-pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(LIMIT)]
 
 _SIZE = 256 << 20
 

@@ -6,10 +6,10 @@ import pytest
 
 from root import test_volume_pools
 from vm.openzfs import *  # noqa: F403
-from vm.openzfs import MakeDaemon
+from vm.openzfs import LIMIT, MakeDaemon
 from vm.preloaded import PreloadedDaemon
 
-pytestmark = pytest.mark.usefixtures("usable_zfs")
+pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(LIMIT)]
 
 
 def test_a_volume_pool_lives_a_whole_life(daemon: PreloadedDaemon) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 import time
 
 from fspoolfs.backends import layout
 from fspoolfs.backends.root import Lock, SharedDirectory
 from fspoolfs.errors import BusyError, StorageError, UnsupportedError
 from fspoolfs.service.hosts.identity import Host
+
+log = logging.getLogger(__name__)
 
 #: Seconds that another host's turn is waited for. One that is longer belongs to a host that hangs, or
 #: that the servers have not given up yet.
@@ -61,8 +64,13 @@ class PoolLock:
     def release(self) -> None:
         """Let others have it; that it is not held is no error."""
         held, self._held = self._held, None
-        if held is not None:
+        if held is None:
+            return
+        try:
             held.release()
+        except OSError as error:
+            # The file is closed all the same; a server that was not told lets go with the mount's session.
+            log.warning("pool %s: the server was not told that its lock is free: %s", self._name, error)
 
     def _holder(self) -> str:
         try:
