@@ -3,7 +3,7 @@
 The tree has no such request, so it is made of others, in an order in which the source is whole until
 the copy is: snapshot the source, create the target under a name of its own, copy, sync, look that the
 source has not changed, give the target its name, delete the source. Interrupted, it leaves the source,
-and at most a snapshot "moving-TIME" of it and a target whose name ends in ".moving". What was deleted
+and at most a snapshot "moving-ID" of it and a target whose name ends in ".moving". What was deleted
 is in the trash of the source's pool.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import click
 
@@ -98,7 +98,7 @@ def _move(found: Tree, source: Place, source_pool: str, definition: ItemDefiniti
     target_pool = found.pool(definition.pool)
     unfinished = replace(definition, name=definition.name + _UNFINISHED)
     target = found.new_item(definition.pool, unfinished.name)
-    snapshot = f"{_SNAPSHOT}{time.strftime('%Y%m%d-%H%M%S')}"
+    snapshot = f"{_SNAPSHOT}{uuid4().hex[:12]}"
     state = _state(source)
     snapshots.take(source, snapshot)
     try:

@@ -159,3 +159,21 @@ def test_a_mention_of_the_mark_is_no_mark() -> None:
 def test_what_is_no_document_cannot_be_marked() -> None:
     with pytest.raises(DocumentError):
         transient.marked(b"<fspool")
+
+
+# -- how quickly ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", ["unmount", "version", "fspool-list", "fspool-start", "fs-list", "fs-info"]
+)
+def test_a_simple_command_loads_nothing_that_it_does_not_need(command: str) -> None:
+    """Loading takes most of a command's time."""
+    script = (
+        "import sys\nfrom fspoolfs.cli import program\n"
+        f"import click\nprogram.command_line.get_command(click.Context(program.command_line), {command!r})\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), *sys.modules)"
+    )
+    loaded = set(run(sys.executable, "-c", script).stdout.split())
+    assert "click" in loaded
+    assert loaded & {"lxml", "rich", "prompt_toolkit", "pyfuse3", "trio", "fspoolfs.daemon"} == set()
