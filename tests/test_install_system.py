@@ -48,6 +48,7 @@ def test_all_is_in_its_place_and_goes_again(checkout: Path, tmp_path: Path) -> N
     assert first["usr/sbin/mount.fspoolfs"] == str(checkout / ".venv/bin/mount.fspoolfs")
     assert first["usr/sbin/mount.fuse.fspoolfs"] == "mount.fspoolfs"
     assert {name for name in first if name.startswith(("etc", "usr/local/share"))} == {
+        "etc/systemd/system/fspoolfs-items.service",
         "etc/systemd/system/fspoolfs.service",
         "usr/local/share/man/man1/fspoolfs.1",
         "usr/local/share/man/man5/fspoolfs-xml.5",

@@ -60,6 +60,10 @@ KINDS: Mapping[type[Directory], tuple[str, str, _Sentences]] = {
         {
             "capacity": "Bytes, or none. Takes a size such as 10G, 10GiB, 10GB, or none.",
             "users": "Who has it mounted, in any mount namespace: pid, command and mount point.",
+            "cgroup": "The control group of those who use it, as /proc/PID/cgroup names it; there only with "
+            "limits.",
+            "cgroup.procs": "Who is in that group; takes the number of a process, 0 for whoever writes.",
+            "idmapped": "Leads to the same files with mapped owners; there only with idmap.",
             "data": "Leads to the item's directory.",
         },
     ),
