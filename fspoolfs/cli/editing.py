@@ -13,6 +13,7 @@ from fspoolfs.cli.params import an_item, json_option, pool_argument, the_item, t
 from fspoolfs.cli.style import Command
 from fspoolfs.errors import FspoolError, InvalidError
 from fspoolfs.model import elements
+from fspoolfs.model.limits import LIMITS
 
 
 @click.command("fspool-edit", cls=Command)
@@ -59,7 +60,7 @@ def _define(place: Place, data: bytes) -> None:
 
 @click.command("fs-limit", cls=Command)
 @an_item
-@click.argument("limit", required=False)
+@click.argument("limit", required=False, type=click.Choice(LIMITS))
 @click.argument("value", required=False)
 @click.option("--remove", is_flag=True, help="Take LIMIT away.")
 @json_option
@@ -110,8 +111,8 @@ def _change(place: Place, root: elements.Element, limit: str, value: str | None)
         if element is None:
             element = etree.SubElement(cgroups, limit)
         element.text = value
-    except (ValueError, SyntaxError) as error:
-        raise InvalidError(f"{limit!r} with {value!r} is no limit of a cgroup") from error
+    except ValueError as error:
+        raise InvalidError(f"{value!r} is no value of a limit") from error
 
 
 def _child(element: elements.Element, name: str) -> elements.Element:

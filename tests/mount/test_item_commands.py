@@ -213,15 +213,27 @@ def simulated(make_daemon: object) -> Commands:
     return commands
 
 
-def test_a_limit_is_an_element_of_the_document(web: Path, name: str, commands: Commands) -> None:
-    assert commands("fs-limit", name) == ""
-    assert commands.json("fs-limit", name) == {}
-    # Which limits the storage can keep is for the daemon to say.
-    refusal = commands.refusal("fs-limit", name, "colour", "red")
+def test_limits_are_set_and_taken_away(simulated: Commands) -> None:
+    name = "tank/web"
+    assert simulated("fs-limit", name) == ""
+    assert simulated.json("fs-limit", name) == {}
+    simulated("fs-limit", name, "pids.max", "50")
+    simulated("fs-limit", name, "memory.max", "64M")
+    assert simulated.json("fs-limit", name) == {"memory.max": "64M", "pids.max": "50"}
+    assert simulated("fs-limit", name, "pids.max") == "pids.max: 50\n"
+    assert "<pids.max>50</pids.max>" in simulated("fs-dumpxml", name)
+    simulated("fs-limit", name, "pids.max", "--remove")
+    assert simulated("fs-limit", name, "pids.max") == "pids.max: no limit\n"
+    simulated("fs-limit", name, "memory.max", "--remove")
+    assert "cgroups" not in simulated("fs-dumpxml", name)
+
+
+def test_what_is_no_limit_is_refused(web: Path, name: str, commands: Commands) -> None:
+    assert "'colour' is not one of" in commands.refusal("fs-limit", name, "colour", "red", status=2)
+    refusal = commands.refusal("fs-limit", name, "pids.max", "many")
     assert refusal == last_error(web)
-    assert "colour" in refusal
+    assert "many" in refusal
     assert "has no limit io.max" in commands.refusal("fs-limit", name, "io.max", "--remove")
-    assert "is no limit" in commands.refusal("fs-limit", name, "io max", "1")
     assert "takes a LIMIT" in commands.refusal("fs-limit", name, "--remove", status=2)
 
 

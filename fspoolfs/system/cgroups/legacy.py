@@ -60,7 +60,9 @@ class Legacy:
         if tree is None:
             return f"the controller {controller} of version 1 is not mounted"
         if not tree.parent.is_dir():
-            return f"there is no control group {tree.parent}"
+            return (
+                f"there is no control group {tree.parent}: make it, or name another one with --cgroup-parent"
+            )
         if not os.access(tree.parent, os.W_OK):
             return f"this daemon may not make a control group in {tree.parent}"
         return ""
