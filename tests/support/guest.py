@@ -18,7 +18,7 @@ import pytest
 from support.daemon import PROJECT
 
 SCRIPT = PROJECT / "scripts" / "vmtest"
-#: Seconds for all tests in the guest beside all others; alone on a quiet machine they take less than half of it.
+#: Seconds for all tests in the guest beside all others; alone on a quiet machine they take half of it.
 LIMIT = 1800
 #: vmtest's status when something is not installed.
 MISSING = 77
