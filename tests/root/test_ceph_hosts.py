@@ -144,6 +144,7 @@ def manages(pool: Path) -> bool:
     return True
 
 
+@pytest.mark.timeout(400)
 def test_two_hosts_work_side_by_side(site: Site) -> None:
     one, other = site.pools
     works = [Work(one, "one-"), Work(other, "two-")]
