@@ -123,6 +123,7 @@ def test_the_examples_of_the_readme_are_accepted() -> None:
         ItemDefinition(
             name="web", pool="tank", capacity=20 * 2**30, soft=SoftLimit(percent=80), files=100_000
         ),
+        ItemDefinition(name="web", limits=(("io.max", "rbps=10485760 wiops=120"), ("memory.max", "512M"))),
         PoolDefinition(
             name="shared", type=PoolType.DIR, quotas=(Quota(user=1000, size=50 * 2**30, items=20),)
         ),
