@@ -50,7 +50,10 @@ def root(zpool: ZfsRoot) -> Iterator[RootDirectory]:
     with closing(ZfsRoot(zpool.path, descriptor, zpool.pool, "")) as found:
         yield found
     for name in zpool.names(""):
-        ZfsFileSystem(zpool).remove(name, Progress())
+        if name in zpool.directories(""):
+            ZfsFileSystem(zpool).remove(name, Progress())
+        else:
+            zpool.remove_file(name)
     zpool.set_attributes("", mode=0o755, owner=0, group=0)
 
 
