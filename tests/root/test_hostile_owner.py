@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fspoolfs.service.events import KEPT_BYTES
 from mount.control import ControlTree, request
 from support.daemon import daemons
 from support.needs import needs_fuse, needs_program, needs_root
@@ -22,6 +23,8 @@ pytestmark = [needs_root, needs_fuse, needs_program("python3"), pytest.mark.requ
 
 ALICE = as_user(1001)
 BOB = as_user(1002)
+#: How often an item is renamed there and back: more than the journal and what is kept of events can hold.
+PAIRS = 1200
 #: How often each request meets the loop below.
 ROUNDS = 8
 
@@ -272,3 +275,21 @@ def test_a_user_fills_neither_trash_nor_pool_where_his_items_are_counted(tree: C
     with pytest.raises(OSError, match="quota") as refused:
         os.chown(pool / "items" / "hers", 1002, 1002)
     assert refused.value.errno == errno.EDQUOT
+
+
+def test_a_user_fills_neither_journal_nor_events_with_requests(tree: ControlTree) -> None:
+    pool = tree.active_pool("<target><permissions><mode>1777</mode></permissions></target>")
+    root, long = Path(os.readlink(pool / "root")), "n" * 190
+    journal = root / ".fspool" / "journal"
+    before = journal.stat()
+    sh('mkdir "$1/items/x"', pool, user=BOB)
+    # Each pair is journalled in some hundred bytes, and so many do not fit into it at once.
+    there_and_back = f'mv "$1/items/x" "$1/items/{long}"; mv "$1/items/{long}" "$1/items/x"'
+    sh(f"i=0; while [ $i -lt {PAIRS} ]; do {there_and_back}; i=$((i+1)); done", pool, user=BOB)
+    after = journal.stat()
+    assert (after.st_size, after.st_blocks) == (before.st_size, before.st_blocks)
+    with (tree.mount / "events").open() as events:
+        os.set_blocking(events.fileno(), False)
+        assert len(os.read(events.fileno(), 4 << 20)) <= KEPT_BYTES
+    sh('mkdir "$1/items/hers"', pool, user=ALICE)
+    assert sorted(os.listdir(pool / "items")) == ["hers", "x"]
