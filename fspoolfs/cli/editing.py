@@ -60,7 +60,7 @@ def _define(place: Place, data: bytes) -> None:
 
 @click.command("fs-limit", cls=Command)
 @an_item
-@click.argument("limit", required=False, type=click.Choice(LIMITS))
+@click.argument("limit", metavar="[LIMIT]", required=False, type=click.Choice(LIMITS))
 @click.argument("value", required=False)
 @click.option("--remove", is_flag=True, help="Take LIMIT away.")
 @json_option
