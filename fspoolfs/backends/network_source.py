@@ -308,6 +308,9 @@ class NetworkSource:
     def ping(self, definition: PoolDefinition, root: RootDirectory) -> None:
         try:
             root.space()  # statfs(2), which no cache of the kernel's answers
+            # Asked for ever: where no engine needs more than that, nothing is looked up for it.
+            if not any(engine.told_by_server for engine in self._candidates(definition)):
+                return
             found = self._mounted(definition, mounts.recent())
             if found is not None and found[0].told_by_server:
                 os.getxattr(root.path, found[0].told_by_server)
