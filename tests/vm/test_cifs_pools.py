@@ -18,6 +18,7 @@ from support.machine import mounts
 from support.shell import run
 from support.wait import eventually
 from vm.disks import volume
+from vm.network_life import live
 from vm.preloaded import PreloadedDaemon
 
 #: Starting Samba takes its time there, and pools on shares are for one host alone.
@@ -121,22 +122,7 @@ def test_a_pool_lives_on_a_share(daemon: PreloadedDaemon, samba: Samba) -> None:
     request(pool / "status", "start")
     root = Path(os.readlink(pool / "root"))
     assert "cifs" in {mount.fstype for mount in mounts() if mount.point == str(root)}
-    assert "filesystem: generic" in (pool / "features").read_text()
-    item = pool / "items" / "web"
-    item.mkdir()
-    (item / "data" / "file").write_text("first")
-    assert (samba.exported / "tank" / "web" / "file").read_text() == "first"
-    (item / "snapshots" / "before").mkdir()
-    (item / "data" / "file").write_text("second")
-    request(item / "status", "rollback before")
-    assert (item / "data" / "file").read_text() == "first"
-    item.rename(pool / "items" / "shop")
-    daemon.kill()
-    daemon.start()
-    eventually(lambda: value(pool / "status") == "active", what="the pool is taken up")
-    assert (pool / "items" / "shop" / "data" / "file").read_text() == "first"
-    (pool / "items" / "shop").rmdir()
-    request(pool / "status", "stop")
+    live(daemon, pool, samba.exported / "tank")
     assert not os.path.ismount(root)
     request(pool / "status", "delete")
     assert not (samba.exported / "tank").exists() or os.listdir(samba.exported / "tank") == []

@@ -17,6 +17,7 @@ from support.machine import mounts
 from support.shell import run
 from support.wait import eventually
 from vm.disks import volume
+from vm.network_life import live
 from vm.nfs_server import NfsServer, server
 from vm.preloaded import PreloadedDaemon
 
@@ -62,21 +63,7 @@ def test_a_pool_lives_on_each_version(
     request(pool / "status", "start build")
     root = root_of(pool)
     assert types_at(root) == {fs_type, "tmpfs"}
-    assert "filesystem: generic" in (pool / "features").read_text()
-    item = pool / "items" / "web"
-    item.mkdir()
-    (item / "data" / "file").write_text("first")
-    assert (exported / "web" / "file").read_text() == "first"
-    (item / "snapshots" / "before").mkdir()
-    (item / "data" / "file").write_text("second")
-    request(item / "status", "rollback before")
-    assert (item / "data" / "file").read_text() == "first"
-    item.rename(pool / "items" / "shop")
-    daemon.kill()
-    daemon.start()
-    eventually(lambda: value(pool / "status") == "active", what="the pool is taken up")
-    (pool / "items" / "shop").rmdir()
-    request(pool / "status", "stop")
+    live(daemon, pool, exported)
     assert types_at(root) == set()
     request(pool / "status", "delete")
     assert os.listdir(exported) == []
