@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -247,6 +248,17 @@ class Attached:
     #: Set when the trash may have to be emptied sooner than was thought.
     reconsider: trio.Event = field(default_factory=trio.Event)
     _by_uuid: dict[UUID, Item] = field(default_factory=dict, init=False)
+    _observers: list[set[str]] = field(default_factory=list, init=False)
+
+    @contextmanager
+    def observed(self) -> Iterator[Set[str]]:
+        """The names under which items have come or gone since it was entered."""
+        touched: set[str] = set()
+        self._observers.append(touched)
+        try:
+            yield touched
+        finally:
+            self._observers = [others for others in self._observers if others is not touched]
 
     def put(self, item: Item) -> None:
         """Take `item` in under its name and at its place."""
@@ -254,6 +266,8 @@ class Attached:
         # What holds a new name for an item is not the item.
         self._by_uuid.setdefault(item.uuid, item)
         self.locations.add(item.definition.location, item.name)
+        for touched in self._observers:
+            touched.add(item.name)
 
     def drop(self, item: Item) -> None:
         """Forget `item`, if it is still the one of its name."""
@@ -262,6 +276,8 @@ class Attached:
             if self._by_uuid.get(item.uuid) is item:
                 del self._by_uuid[item.uuid]
             self.locations.remove(item.definition.location)
+            for touched in self._observers:
+                touched.add(item.name)
 
     def find(self, uuid: UUID) -> Item | None:
         """The item whose uuid it is, whatever its name is by now."""

@@ -9,9 +9,15 @@ from fspoolfs.service.events import Event
 from fspoolfs.service.jobs import Job
 from fspoolfs.service.objects import Item, Pool
 
+#: States of items whose definition on the storage is not what counts.
+_UNSETTLED = (ItemState.CREATING, ItemState.BUSY)
+
 
 async def refresh(pool: Pool, context: Context, job: Job) -> None:
-    """Read the definitions anew and compare; items that are being worked on are left alone."""
+    """Read the definitions anew and compare; items that are worked on meanwhile are left alone.
+
+    What the daemon itself knows of them is newer than what was read.
+    """
     attached, definition = pool.active(), pool.definition
 
     def look() -> list[Item]:
@@ -20,11 +26,18 @@ async def refresh(pool: Pool, context: Context, job: Job) -> None:
         return catalogue.load_items(attached.root).items
 
     # Snapshots are not looked for: nobody but fspoolfs can get at them.
-    found = await context.in_thread(pool, lambda progress: look(), job.progress)
-    seen = {item.name: item for item in found}
-    for item in list(pool.items.values()):
+    known = {item.name: item.definition for item in attached.items.values()}
+    with attached.observed() as touched:
+        found = await context.in_thread(pool, lambda progress: look(), job.progress)
+    worked_on = touched | {
+        item.name
+        for item in attached.items.values()
+        if item.state in _UNSETTLED or item.definition is not known.get(item.name)
+    }
+    seen = {item.name: item for item in found if item.name not in worked_on}
+    for item in list(attached.items.values()):
         now = seen.pop(item.name, None)
-        if attached.locks.held(item.name) or item.state in (ItemState.CREATING, ItemState.BUSY):
+        if item.name in worked_on or attached.locks.held(item.name):
             continue
         if now is None:
             attached.drop(item)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mount.control import last_error, refused, request, value
-from root.working import Work, working
+from root.working import Work, await_work, working
 from support import ceph
 from support.clients import Client, clients
 from support.network import Network, address, network
@@ -147,9 +147,9 @@ def manages(pool: Path) -> bool:
 @pytest.mark.timeout(400)
 def test_two_hosts_work_side_by_side(site: Site) -> None:
     one, other = site.pools
-    works = [Work(one, "one-"), Work(other, "two-")]
+    works = [Work(one, "one-", patient=True), Work(other, "two-", patient=True)]
     with working(*works):
-        eventually(lambda: min(work.done for work in works) > 15, what="both have worked", timeout=LONG)
+        await_work(*works, more_than=15, timeout=LONG)
     assert [work.error for work in works] == [None, None]
     agree(site)
     assert set(items(one)) >= works[0].there | works[1].there
@@ -197,9 +197,9 @@ def test_an_item_that_is_used_on_one_host_stays_on_the_other(site: Site) -> None
 
 def test_a_daemon_that_is_killed_leaves_its_work_to_the_others(site: Site) -> None:
     one, other = site.pools
-    mine, theirs = Work(one, "mine-"), Work(other, "theirs-")
+    mine, theirs = Work(one, "mine-", patient=True), Work(other, "theirs-")
     with working(mine, theirs):
-        eventually(lambda: min(mine.done, theirs.done) > 8, what="both have worked", timeout=LONG)
+        await_work(mine, theirs, more_than=8, timeout=LONG)
         site.clients[1].kill()
         done = mine.done
         eventually(lambda: mine.done > done + 5, what="the other one goes on", timeout=LONG)
@@ -217,7 +217,7 @@ def test_a_host_that_dies_is_taken_over_by_the_survivor(durable: Site) -> None:
     one, other = durable.pools
     mine, theirs = Work(one, "mine-"), Work(other, "theirs-")
     with working(mine, theirs):
-        eventually(lambda: min(mine.done, theirs.done) > 30, what="both have worked", timeout=LONG)
+        await_work(mine, theirs, more_than=30, timeout=LONG)
         durable.clients[1].die()
 
     eventually(lambda: manages(one), what="the survivor manages the pool", timeout=LONG)
@@ -249,7 +249,7 @@ def test_a_host_that_is_cut_off_is_fenced_before_another_takes_over(durable: Sit
     try:
         theirs = Work(other, "theirs-", writes=False)
         with working(theirs):
-            eventually(lambda: theirs.done > 10, what="the host has worked", timeout=LONG)
+            await_work(theirs, more_than=10, timeout=LONG)
             durable.clients[1].expect_log("pool tank")  # how it fails depends on the moment
             durable.net.unplug(3)
             eventually(lambda: manages(one), what="the other host has taken over", timeout=LONG)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mount.control import last_error, refused, request, value
-from root.working import Work, working
+from root.working import Work, await_work, working
 from support.daemon import Daemon, MakeDaemon
 from support.keepers import end_keepers
 from support.needs import needs_fuse, needs_root
@@ -109,7 +109,7 @@ def test_a_host_that_dies_in_its_work_loses_and_doubles_nothing(
     one, other = join(first, export), join(second, export)
     mine, theirs = Work(one, f"a{turn}-"), Work(other, f"b{turn}-")
     with working(mine, theirs):
-        eventually(lambda: min(mine.done, theirs.done) > BEFORE + turn, what="both have worked for a while")
+        await_work(mine, theirs, more_than=BEFORE + turn, timeout=30)
         second.kill()
         end_keepers(second.state)
         done = mine.done

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from support.wait import eventually
+
+#: How requests end that go on, or whose pool is stalled.
+_LATE = (errno.EINPROGRESS, errno.ETIMEDOUT)
 
 
 @dataclass
@@ -18,6 +24,8 @@ class Work:
     prefix: str
     #: Whether it also writes into the items, which hangs with their server.
     writes: bool = True
+    #: Whether it goes on after what a busy server did not do in time; what became of that is doubtful.
+    patient: bool = False
     there: set[str] = field(default_factory=set)
     trashed: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
@@ -38,8 +46,10 @@ class Work:
                 self._do(kind if self.there else "create", names)
             except OSError as error:
                 self.doubtful |= set(names)
-                self.error = error
-                return
+                if not (self.patient and error.errno in _LATE):
+                    self.error = error
+                    return
+                self.there -= set(names)
             self.done += 1
 
     def _do(self, kind: str, names: list[str]) -> None:
@@ -71,3 +81,13 @@ def working(*works: Work) -> Iterator[threading.Event]:
         ending.set()
         for thread in threads:
             thread.join()
+
+
+def await_work(*works: Work, more_than: int, timeout: float) -> None:
+    """Wait until each has done so much; `AssertionError` as soon as one of them has failed."""
+
+    def enough() -> bool:
+        assert [work.error for work in works] == [None] * len(works)
+        return min(work.done for work in works) > more_than
+
+    eventually(enough, what=f"each has done more than {more_than} operations", timeout=timeout)

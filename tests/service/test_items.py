@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
+import trio
 
 from fspoolfs.backends import layout
+from fspoolfs.backends.root import RootDirectory
 from fspoolfs.backends.simulator import SimulatedHost
 from fspoolfs.errors import (
     BusyError,
@@ -19,6 +22,9 @@ from fspoolfs.errors import (
     NotFoundError,
 )
 from fspoolfs.model.definitions import ItemDefinition, ItemOrigin, Permissions
+from fspoolfs.service import catalogue
+from fspoolfs.service.facade import Service
+from fspoolfs.service.objects import Pool
 
 from .conftest import Running
 from .scenes import (
@@ -337,3 +343,51 @@ async def test_the_definitions_in_the_pool_are_the_truth(running: Running, host:
         storage(host).remove_file(layout.definition("web"))
         await service.lifecycle.refresh(pool, ROOT)
         assert set(pool.items) == {"other"}
+
+
+async def _redefine(service: Service, pool: Pool) -> None:
+    await service.items.define(pool, item("web", permissions=Permissions(mode=0o700)), ROOT)
+
+
+async def _delete(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "web")
+
+
+async def _replace(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "web")
+    await service.items.create(pool, item("web"), ROOT, adopt=False)
+
+
+async def _rename(service: Service, pool: Pool) -> None:
+    await service.items.rename(pool, "web", "shop")
+
+
+async def _create_for_a_moment(service: Service, pool: Pool) -> None:
+    await service.trash.delete(pool, "gone")
+
+
+@pytest.mark.parametrize("change", [_redefine, _delete, _replace, _rename, _create_for_a_moment])
+async def test_what_changes_while_a_refresh_reads_is_not_taken_back(
+    change: Callable[[Service, Pool], Awaitable[None]], running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before the change is older than what the daemon knows."""
+    async with running() as service:
+        pool = await furnished_pool(service)
+        load = catalogue.load_items
+
+        async def begin() -> None:
+            if change is _create_for_a_moment:
+                await service.items.create(pool, item("gone"), ROOT, adopt=False)
+
+        def load_before(root: RootDirectory) -> catalogue.Loaded:
+            trio.from_thread.run(begin)
+            loaded = load(root)
+            trio.from_thread.run(change, service, pool)
+            return loaded
+
+        monkeypatch.setattr(catalogue, "load_items", load_before)
+        await service.lifecycle.refresh(pool, ROOT)
+        monkeypatch.undo()
+        known = {name: there.definition for name, there in pool.items.items()}
+        await service.lifecycle.refresh(pool, ROOT)
+        assert known == {name: there.definition for name, there in pool.items.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ collect_ignore_glob = [] if IS_OPENZFS else ["test_openzfs_*"]
 _HERE = Path(__file__).parent
 #: Set by `scripts/vmtest`.
 _VARIABLE = "FSPOOLFS_GUEST"
+#: How many characters of a daemon's log are shown with a failed test.
+_SHOWN = 4000
 
 # The suites that run here as well, with their failed assertions explained as they are elsewhere.
 for _suite in (
@@ -40,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.path.is_relative_to(_HERE):
                 item.add_marker(pytest.mark.skip(reason="runs in the guest that scripts/vmtest boots"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the daemons have logged: they outlive it."""
+    report = yield
+    if report.failed and call.when == "call":
+        for daemon in PreloadedDaemon.known:
+            if daemon.is_running:
+                report.sections.append((f"log of the daemon on {daemon.mount}", daemon.log[-_SHOWN:]))
+    return report
 
 
 @pytest.fixture(scope="session", params=["ext4", "xfs"])

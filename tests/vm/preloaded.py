@@ -9,6 +9,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
 
 from fspoolfs import cli
 from support.daemon import Daemon
@@ -24,10 +26,14 @@ class PreloadedDaemon(Daemon):
     daemon may have left them.
     """
 
+    #: All that were made and are still of use to somebody.
+    known: ClassVar[WeakSet[PreloadedDaemon]] = WeakSet()
+
     def __init__(self, base: Path, place: Path | None = None, *, grace: int = 60) -> None:
         super().__init__(base / "daemon", options=("--grace", str(grace)), env={}, user=None)
         if place is not None:
             self.state, self.storage = place / "state", place / "storage"
+        self.known.add(self)
 
     def _instead_of(self, argv: Sequence[str]) -> Callable[[], None]:
         arguments = argv[argv.index("fspoolfs") + 1 :]
