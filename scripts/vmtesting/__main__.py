@@ -33,7 +33,7 @@ _VARIABLES = {"FSPOOLFS_GUEST": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYT
 #: Tells them that zfs is OpenZFS.
 _OPENZFS_VARIABLE = "FSPOOLFS_OPENZFS"
 #: What else of the environment matters there.
-_PASSED_ON = ("CI", "FSPOOLFS_REQUIRED")
+_PASSED_ON = ("CI", "FSPOOLFS_REQUIRED", "FSPOOLFS_CEPH")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(found: machine.Machine, files: bytes, options: argparse.Namespace, timeout: float) -> int:
     with tempfile.TemporaryDirectory(prefix="vmtest-") as work:
-        guest = Guest(found, Path(work), memory=options.memory, processors=options.processors)
+        guest = Guest(
+            found,
+            Path(work),
+            memory=options.memory,
+            processors=options.processors,
+            network=options.network,
+        )
         return guest.run(files, timeout=timeout)
 
 
@@ -85,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="2048 by default")
     parser.add_argument("--processors", type=int, default=2, metavar="N", help="2 by default")
+    parser.add_argument(
+        "--network",
+        action="store_true",
+        help="with a network card, behind which is what this process reaches: best called in a network "
+        "namespace of its own",
+    )
     parser.add_argument(
         "--openzfs",
         action="store_true",

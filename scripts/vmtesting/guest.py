@@ -36,11 +36,14 @@ _DISK_SIZE = 1 << 30
 class Guest:
     """Files in `work` lead to and from the guest: its archive, its console, its status."""
 
-    def __init__(self, machine: Machine, work: Path, *, memory: int, processors: int) -> None:
+    def __init__(
+        self, machine: Machine, work: Path, *, memory: int, processors: int, network: bool = False
+    ) -> None:
         self._machine = machine
         self._work = work
         self._memory = memory
         self._processors = processors
+        self._network = network
 
     def run(self, archive: bytes, *, timeout: float) -> int:
         """The command's exit status; its output goes to standard output as it comes.
@@ -97,6 +100,7 @@ class Guest:
             # For tests of what only a disk of its own can do; sparse, and gone with the guest.
             *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={work / 'disk'}"),
             *("-device", "virtio-blk-pci,drive=disk"),
+            *(("-nic", "user,model=virtio-net-pci") if self._network else ()),
             *("-kernel", str(self._machine.kernel), "-initrd", str(work / "archive")),
             *("-append", _KERNEL_OPTIONS),
         )

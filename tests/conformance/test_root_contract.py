@@ -23,7 +23,7 @@ ODD_NAMES = ["caf\udce9", "two words", "new\nline", "-rf", "..x", "ünï", "x" *
 
 
 #: FUSE_SUPER_MAGIC and NFS_SUPER_MAGIC, include/uapi/linux/magic.h
-FUSE, NFS = 0x65735546, 0x6969
+FUSE, NFS, CEPH = 0x65735546, 0x6969, 0x00C36400
 
 
 def is_over_fuse(root: RootDirectory) -> bool:
@@ -31,7 +31,7 @@ def is_over_fuse(root: RootDirectory) -> bool:
 
 
 def is_remote(root: RootDirectory) -> bool:
-    return is_over_fuse(root) or (isinstance(root, HostRoot) and root.filesystem_magic() == NFS)
+    return is_over_fuse(root) or (isinstance(root, HostRoot) and root.filesystem_magic() in (NFS, CEPH))
 
 
 def put(root: RootDirectory, path: str, data: bytes = b"data") -> None:
@@ -417,7 +417,7 @@ def test_exchanged_directories_keep_what_they_hold(furnished: RootDirectory) -> 
     furnished.make_directory("empty/deep", mode=0o700)
     inodes = [furnished.stat(path).inode for path in ("full", "empty/deep")]
     if is_remote(furnished) or isinstance(furnished, ZfsRoot):
-        # Nothing over FUSE can, NFS has no word for it, and OpenZFS had none before 2.2.
+        # Nothing over FUSE can, NFS and CephFS have no word for it, and OpenZFS had none before 2.2.
         try:
             furnished.exchange("full", "empty/deep")
         except OSError as error:

@@ -6,85 +6,20 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from mount.control import last_error, refused, request, value
+from root.ceph_site import LONG, Site, agree, items, manages, open_site, patiently, settled, starts
 from root.working import Work, await_work, working
 from support import ceph
-from support.clients import Client, clients
-from support.network import Network, address, network
 from support.shell import run
 from support.wait import eventually
 
 pytestmark = ceph.MARKS
-
-UUID = "0b7a3b14-6a35-4a44-a6f1-6c3b0a7f0c55"
-#: Seconds that servers and hosts need in the longer tests.
-LONG = 180.0
-
-
-@dataclass
-class Site:
-    """A cluster on the first host of a network, and daemons on the others with the pool active."""
-
-    net: Network
-    cluster: ceph.Cluster
-    clients: list[Client]
-
-    @property
-    def pools(self) -> list[Path]:
-        return [client.mount / "pools/tank" for client in self.clients]
-
-
-def settled(pool: Path, state: str = "active") -> None:
-    eventually(lambda: value(pool / "status") == state, what=f"the pool is {state}", timeout=LONG)
-
-
-def start(pool: Path) -> None:
-    try:
-        request(pool / "status", "start build")
-    except BlockingIOError:
-        settled(pool)
-
-
-def starts(pool: Path) -> bool:
-    """Whether the pool is active, perhaps by another attempt: servers wait for clients that they lost."""
-    if value(pool / "status") in ("inactive", "failed"):
-        with suppress(OSError):
-            request(pool / "status", "start")
-    return value(pool / "status") == "active"
-
-
-def open_site(stack: ExitStack, directory: Path, **wanted: object) -> Site:
-    net = stack.enter_context(network(3))
-    server = net.hosts[0]
-    within = ["nsenter", f"--net={server.namespace}", "--"]
-    cluster = stack.enter_context(
-        ceph.running(directory / "ceph", address=address(1), within=within, **wanted)
-    )
-    with server.entered():
-        cluster.make_directory("/pools/tank")
-        key = cluster.key_of("hosts", "/pools/tank", "rwps")
-    secret = directory / "secret"
-    secret.touch(0o600)
-    secret.write_text(key)
-    made = stack.enter_context(clients(directory, net.hosts[1:]))
-    site = Site(net, cluster, made)
-    for client in made:
-        request(
-            client.mount / "define",
-            f"<fspool type='network'><name>tank</name><uuid>{UUID}</uuid><source><host name='{address(1)}'/>"
-            "<dir path='/pools/tank'/><format type='cephfs'/><auth type='cephfs' username='hosts'>"
-            f"<secret file='{secret}'/></auth></source><target><path>{client.base}/target</path></target>"
-            "</fspool>",
-        )
-        start(client.mount / "pools/tank")
-    return site
 
 
 @pytest.fixture(scope="module")
@@ -110,38 +45,6 @@ def durable(run_directory: Path, tmp_path: Path) -> Iterator[Site]:
         directory.mkdir()
         stack.callback(run, "rm", "-r", "-f", "--one-file-system", "--", directory)
         yield open_site(stack, directory, osds=3, store="bluestore")
-
-
-def items(pool: Path) -> list[str]:
-    return sorted(os.listdir(pool / "items"))
-
-
-def agree(site: Site) -> None:
-    one, other = site.pools
-    eventually(lambda: items(one) == items(other), what="both hosts list the same items", timeout=LONG)
-
-
-def patiently(pool: Path, request: Callable[[], object]) -> None:
-    """Wait for the end of what goes on when its time is over; slow servers are no fault."""
-    try:
-        request()
-    except BlockingIOError:
-        eventually(lambda: not busy(pool), what="all has ended", timeout=LONG)
-
-
-def busy(pool: Path) -> bool:
-    return any(value(pool / "items" / name / "status") != "ready" for name in items(pool))
-
-
-def manages(pool: Path) -> bool:
-    """Whether items can be made; while the servers wait for a lost host that is refused, and never hangs."""
-    try:
-        (pool / "items/after").mkdir(exist_ok=True)
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ETIMEDOUT, errno.EINPROGRESS):
-            raise
-        return False
-    return True
 
 
 @pytest.mark.timeout(400)

@@ -34,6 +34,8 @@ MARKS = [pytest.mark.root, pytest.mark.mount, pytest.mark.program(*PROGRAMS), py
 
 Store = Literal["memstore", "bluestore"]
 
+#: The variable that tells tests in a guest of a cluster outside: its address, and the directory of secrets.
+KERNEL_CLIENT = "FSPOOLFS_CEPH"
 #: The name of the file system.
 VOLUME = "vol"
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import pytest
 
@@ -26,13 +26,16 @@ from support.machine import is_mounted
 from support.shell import User, run
 
 PROJECT = Path(__file__).parents[2]
-#: Seconds until a new daemon must answer, and until a terminated one must have ended.
+#: Seconds until a new daemon must answer on a usual machine, and until a terminated one must have ended.
 START_LIMIT = 30.0
 STOP_LIMIT = 30.0
 
 
 class Daemon:
     """A daemon in the foreground of its own session; `mount`, `state` and `storage` are its directories."""
+
+    #: Seconds until a new daemon must answer.
+    start_limit: ClassVar[float] = START_LIMIT
 
     def __init__(
         self, base: Path, *, options: tuple[str, ...], env: Mapping[str, str], user: User | None
@@ -158,7 +161,7 @@ class Daemon:
                 # proc(5): a change of the mounts is an exceptional condition (POLLERR and POLLPRI).
                 waiter.register(table, select.POLLPRI)
                 waiter.register(process, select.POLLIN)
-                deadline = time.monotonic() + START_LIMIT
+                deadline = time.monotonic() + self.start_limit
                 # What is mounted at first may be what a killed daemon left, which answers with an error.
                 while not self._answers():
                     waiter.poll(max(0.0, deadline - time.monotonic()) * 1000)
@@ -173,7 +176,7 @@ class Daemon:
         return (
             is_mounted(self.mount)
             and not run(
-                "cat", self.mount / "version", user=self.user, check=False, timeout=START_LIMIT
+                "cat", self.mount / "version", user=self.user, check=False, timeout=self.start_limit
             ).returncode
         )
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from fspoolfs.backends.network import exports
+from fspoolfs.backends.network import cephfs, exports
 from fspoolfs.backends.network.cifs import Cifs
 from fspoolfs.backends.network.engine import Engine
 from fspoolfs.backends.network.glusterfs import GlusterFs
@@ -50,7 +50,7 @@ class Programs:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        for name in ("mount.nfs", "mount.cifs", "mfsmount", "glusterfs"):
+        for name in ("mount", "mount.nfs", "mount.cifs", "mfsmount", "glusterfs"):
             program = place / name
             files = {what: place / f"{what}.txt" for what in ("called", "says", "status")}
             program.write_text(_PROGRAM.format(**files))
@@ -125,6 +125,31 @@ def test_moosefs_is_told_the_password_where_nobody_reads_it(
     secret.write_text("\n")
     with pytest.raises(InvalidError, match="no password"):
         MooseFs().mount(pool(), PLACE, Progress())
+
+
+@pytest.mark.parametrize(
+    ("hosts", "mode"),
+    [
+        ([Host(name="10.0.0.7", port=3300)], ["ms_mode=prefer-crc"]),
+        ([Host(name="10.0.0.7", port=4400)], ["ms_mode=prefer-crc"]),
+        ([Host(name="10.0.0.7", port=6789)], []),
+        ([Host(name="10.0.0.7")], []),
+        ([Host(name="10.0.0.7", port=4400), Host(name="10.0.0.8", port=9)], ["ms_mode=prefer-crc"]),
+        ([Host(name="10.0.0.7", port=4400), Host(name="10.0.0.8")], []),
+    ],
+)
+def test_the_kernels_client_of_cephfs_is_told_which_protocol_its_monitors_speak(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hosts: list[Host], mode: list[str]
+) -> None:
+    said = {3300: b"ceph v2\n", 4400: b"ceph v2\n", 6789: b"ceph v027"}
+    monkeypatch.setattr(exports, "banner", lambda name, port, **limits: said.get(port, b""))
+    monkeypatch.setattr(cephfs, "_why_no_kernel", lambda: "")
+    monkeypatch.setattr(cephfs, "_PRIVATE", str(tmp_path / "private"))
+    program, *words = mounted(programs, cephfs.Cephfs(), pool("/x", "client=kernel,noatime", *hosts))
+    monitors = ",".join(f"{host.name}:{host.port}" if host.port else host.name for host in hosts)
+    conf = f"conf={tmp_path}/private/{UUID(int=1)}/ceph.conf"
+    options = ",".join(["nosuid,nodev,name=admin", conf, "mount_timeout=40,noatime", *mode])
+    assert [program, *words] == ["mount", "-t", "ceph", "-o", options, f"{monitors}:/x", PLACE]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def _defined(pool: Path) -> None:
 
 def _redefine(pool: Path) -> None:
     config = pool / "items" / "web" / "config.xml"
-    config.write_text(config.read_text().replace("0755", "0700"))
+    config.write_text(config.read_text().replace("<mode>0755<", "<mode>0700<"))
 
 
 def _redefined(pool: Path) -> None:

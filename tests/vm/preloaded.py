@@ -28,6 +28,7 @@ class PreloadedDaemon(Daemon):
 
     #: All that were made and are still of use to somebody.
     known: ClassVar[WeakSet[PreloadedDaemon]] = WeakSet()
+    start_limit: ClassVar[float] = 90.0
 
     def __init__(self, base: Path, place: Path | None = None, *, grace: int = 60) -> None:
         super().__init__(base / "daemon", options=("--grace", str(grace)), env={}, user=None)

@@ -40,6 +40,8 @@ _CONNECT = 40
 _NAME = "admin"
 _FUSE, _KERNEL = "fuse.ceph-fuse", "ceph"
 _WAYS = ("fuse", "kernel")
+#: What a monitor says first at the port of the second protocol; at that of the first it is "ceph v027".
+_SECOND_PROTOCOL = b"ceph v2\n"
 #: Options that are the mount's own, for both clients alike.
 _PLAIN = ("ro", "noexec", "noatime")
 #: Whom a person may call themselves in a keyring, and a file system: what needs no quotes anywhere.
@@ -229,9 +231,22 @@ def _kernel_command(definition: PoolDefinition, conf: str, secret: str, place: s
         options.append(f"secretfile={secret}")
     if file_system := _option(definition, "fs"):
         options.append(f"fs={file_system}")
-    if all(host.port == _PORTS[0] for host in definition.source.hosts):
+    if _speaks_second_protocol(definition):
         options.append("ms_mode=prefer-crc")
     return ["mount", "-t", "ceph", "-o", ",".join(options), _source(definition), place]
+
+
+def _speaks_second_protocol(definition: PoolDefinition) -> bool:
+    """Whether monitors speak it where they are asked: the kernel's client has to be told.
+
+    Without a port it asks for the first protocol at the port that this has.
+    """
+    hosts = definition.source.hosts
+    return all(host.port is not None for host in hosts) and any(
+        exports.banner(host.name.strip("[]"), host.port).startswith(_SECOND_PROTOCOL)
+        for host in hosts
+        if host.port is not None
+    )
 
 
 @contextmanager
