@@ -7,6 +7,7 @@ import signal
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -34,9 +35,14 @@ where="--state-dir $base/state --storage-dir $base/storage"
 .venv/bin/python -m fspoolfs mount $base/mount --foreground $where 2>&1 &
 until [ -e $base/mount/define ]; do sleep 0.1; done
 echo "$0" > $base/mount/define
-echo start build > $base/mount/pools/tank/status || exit
+pool=$base/mount/pools/tank
+echo start build > $pool/status
+until [ "$(cat $pool/status)" = active ]; do
+    cat $pool/last_error
+    sleep 1
+done
 grep -q "/run/worker/target .* - ceph " /proc/self/mountinfo || exit
-cd $base/mount/pools/tank/items
+cd $pool/items
 n=0
 while n=$((n + 1)); do
     mkdir a$n && echo "made a$n"
@@ -98,11 +104,9 @@ def test_a_host_that_dies_with_the_kernels_client_is_taken_over(run_directory: P
         stack.callback(guest.kill)
         assert guest.stdout is not None
         said: list[str] = []
+        read_until(guest.stdout, said, renamed=1)
         with working(mine):
-            for line in guest.stdout:
-                said.append(line)
-                if len(told(said, "renamed")) >= 20:
-                    break
+            read_until(guest.stdout, said, renamed=20)
             await_work(mine, more_than=8, timeout=LONG)
             guest.send_signal(signal.SIGKILL)  # its qemu dies with it
         said += guest.stdout.readlines()
@@ -121,10 +125,17 @@ def test_a_host_that_dies_with_the_kernels_client_is_taken_over(run_directory: P
         )
         if len(made) == number:
             assert {f"a{number}", f"b{number}"} & set(items(one))
-        eventually(
-            lambda: len((one / "hosts").read_text().splitlines()) == 2, what="it is gone", timeout=LONG
-        )
+        states = [line.split()[-1] for line in (one / "hosts").read_text().splitlines()]
+        assert sorted(states) == ["alive", "here", "lost"]
         agree(site)
+
+
+def read_until(output: IO[str], said: list[str], *, renamed: int) -> None:
+    """Add to what was said until so many items have been renamed, or nothing more is said."""
+    for line in output:
+        said.append(line)
+        if len(told(said, "renamed")) >= renamed:
+            return
 
 
 def told(lines: list[str], what: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -40,7 +41,9 @@ class PreloadedDaemon(Daemon):
         arguments = argv[argv.index("fspoolfs") + 1 :]
 
         def become() -> None:
-            # As execve(2) would: also the pipe whose end tells the parent that the program runs.
+            # As execve(2) would: also the pipe whose end tells the parent that the program runs. What the
+            # parent has left to its garbage collector would close descriptors that are another's by then.
+            gc.freeze()
             os.closerange(_STANDARD_DESCRIPTORS, _MANY)
             status = 1
             try:

@@ -45,7 +45,7 @@ def cluster() -> Cluster:
     return Cluster(Path(base), address=address, port=3300)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool(daemon: PreloadedDaemon, cluster: Cluster) -> Iterator[Path]:
     """Active, of a client that may do all in its own directory and nothing elsewhere."""
     source = cluster.source("/tank", client="h1", more=_OPTIONS)
@@ -54,7 +54,6 @@ def pool(daemon: PreloadedDaemon, cluster: Cluster) -> Iterator[Path]:
     request(pool / "status", "start build")
     yield pool
     request(pool / "status", "destroy")
-    pool.rmdir()
 
 
 def test_a_pool_lives_by_the_kernels_client(pool: Path, daemon: PreloadedDaemon) -> None:
@@ -113,7 +112,7 @@ def test_a_client_without_the_secret_is_refused(daemon: PreloadedDaemon, cluster
     request(daemon.mount / "define", f"<fspool type='network'><name>other</name>{source}</fspool>")
     other = daemon.mount / "pools" / "other"
     with refused(errno.EACCES):
-        request(other / "status", "start")
+        request(other / "status", "start build")
     assert "does not let client.stranger" in last_error(other)
     other.rmdir()
 

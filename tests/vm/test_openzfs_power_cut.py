@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from mount.control import request, value
+from mount.control import request
 from support import zfs
 from support.machine import is_mounted, mounts
 from support.shell import run
 from vm.disks import FailingDevice, blank, volume
 from vm.openzfs import LIMIT, usable_zfs  # noqa: F401
-from vm.operations import OPERATIONS, Operation, holds
-from vm.test_power_cut import Place
+from vm.operations import OPERATIONS, Operation
+from vm.test_power_cut import Place, loses_what_was_not_synced, survives
 
 #: A zpool takes seconds for each step there, and many more where others work too.
 pytestmark = [pytest.mark.usefixtures("usable_zfs"), pytest.mark.timeout(LIMIT)]
@@ -71,19 +71,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, usable_zfs: None) -> Iterato
     ids=lambda operation: operation.name,
 )
 def test_what_returned_success_is_there_after_a_power_cut(place: Place, operation: Operation) -> None:
-    place.begin()
-    operation.prepare(place.pool)
-    operation.operate(place.pool)
-    place.lose_power()
-    assert value(place.pool / "status").split()[0] == "active"  # and perhaps purging
-    operation.check(place.pool)
-    assert holds(place.pool / "items" / "db")
-    assert place.violations() == []
+    survives(place, operation)
 
 
 def test_power_is_really_cut(place: Place) -> None:
-    place.begin()
-    (place.pool / "items" / "web" / "data" / "unsynced").write_bytes(b"lost")
-    place.lose_power()
-    assert not (place.pool / "items" / "web" / "data" / "unsynced").exists()
-    assert holds(place.pool / "items" / "web")
+    loses_what_was_not_synced(place)

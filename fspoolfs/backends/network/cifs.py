@@ -53,11 +53,7 @@ class Cifs:
         return programs.why_not_in_kernel("cifs")
 
     def check(self, definition: PoolDefinition) -> None:
-        if len(definition.source.hosts) > 1:
-            raise InvalidError(
-                f"pool {definition.name}: a share is mounted from one host, and "
-                f"{len(definition.source.hosts)} are named; name one"
-            )
+        exports.check_single_host(definition, "a share")
         if exports.directory(definition).strip("/") == "":
             raise InvalidError(
                 f"pool {definition.name}: no share is named; name it, and a directory in it, as "
@@ -77,13 +73,7 @@ class Cifs:
                 raise InvalidError(
                     f"pool {definition.name}: mount.cifs takes no comma in {quote(text)}; use another name"
                 )
-        for word in exports.options(definition):
-            option, _, version = word.partition("=")
-            if option == "vers" and version not in _VERSIONS:
-                raise InvalidError(
-                    f"pool {definition.name}: {word!r} is no version of SMB that is mounted; write one of "
-                    f"{', '.join(_VERSIONS)}"
-                )
+        exports.check_version(definition, ("vers",), _VERSIONS, "SMB")
 
     def identity(self, definition: PoolDefinition) -> str:
         host = exports.bracketed(exports.host(definition))

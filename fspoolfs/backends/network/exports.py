@@ -67,6 +67,28 @@ def options(definition: PoolDefinition) -> list[str]:
     return [word for word in (definition.source.options or "").split(",") if word]
 
 
+def check_single_host(definition: PoolDefinition, what: str) -> None:
+    """Raise `InvalidError` for more than one server; `what` is mounted: "an NFS export"."""
+    if len(definition.source.hosts) > 1:
+        raise InvalidError(
+            f"pool {definition.name}: {what} is mounted from one host, and "
+            f"{len(definition.source.hosts)} are named; name one"
+        )
+
+
+def check_version(
+    definition: PoolDefinition, names: Collection[str], known: Collection[str], protocol: str
+) -> None:
+    """Raise `InvalidError` where one of the options `names` asks for a version that is not `known`."""
+    for word in options(definition):
+        name, _, version = word.partition("=")
+        if name in names and version not in known:
+            raise InvalidError(
+                f"pool {definition.name}: {word!r} is no version of {protocol} that is mounted; write one of "
+                f"{', '.join(known)}"
+            )
+
+
 def check_no_secrets(definition: PoolDefinition) -> None:
     """Raise `InvalidError` for an option that carries a secret, whatever the protocol."""
     for word in options(definition):

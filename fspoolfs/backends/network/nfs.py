@@ -62,23 +62,13 @@ class Nfs:
         return programs.why_not_in_kernel("nfs")
 
     def check(self, definition: PoolDefinition) -> None:
-        if len(definition.source.hosts) > 1:
-            raise InvalidError(
-                f"pool {definition.name}: an NFS export is mounted from one host, and "
-                f"{len(definition.source.hosts)} are named; name one"
-            )
+        exports.check_single_host(definition, "an NFS export")
         if definition.source.auth is not None:
             raise InvalidError(
                 f"pool {definition.name}: NFS knows this host by its address or, with the option sec=krb5p, "
                 "by its key table; leave <auth> out"
             )
-        for word in exports.options(definition):
-            option, _, version = word.partition("=")
-            if option in ("vers", "nfsvers") and version not in _VERSIONS:
-                raise InvalidError(
-                    f"pool {definition.name}: {word!r} is no version of NFS that is mounted; write one of "
-                    f"{', '.join(_VERSIONS)}"
-                )
+        exports.check_version(definition, ("vers", "nfsvers"), _VERSIONS, "NFS")
 
     def identity(self, definition: PoolDefinition) -> str:
         host = exports.bracketed(exports.host(definition))

@@ -59,11 +59,7 @@ class Sshfs:
         return ""
 
     def check(self, definition: PoolDefinition) -> None:
-        if len(definition.source.hosts) > 1:
-            raise InvalidError(
-                f"pool {definition.name}: sshfs mounts from one host, and {len(definition.source.hosts)} are "
-                "named; name one"
-            )
+        exports.check_single_host(definition, "a directory by sshfs")
         if exports.directory(definition) == "/":
             raise InvalidError(
                 f"pool {definition.name}: the root of a server cannot be a pool's; name a directory of the "
