@@ -6,9 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,12 @@ pytestmark = [
     pytest.mark.timeout(200),
 ]
 
+#: The fixtures of servers, and what a pool's source is there.
+SERVERS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "sshfs": ("sshd", lambda sshd: sshd.source(sshd.place / "unit")),
+    "cephfs": ("ceph", lambda ceph: ceph.source("/unit")),
+    "moosefs": ("moosefs", lambda moosefs: moosefs.source(f"{moosefs.directory()}/unit")),
+}
 #: What it mounts is its own, and nothing but what is asked for is started.
 _BOOT = """\
 mount --make-rprivate /
@@ -158,3 +165,48 @@ def test_pools_live_in_the_unit_and_a_hung_daemon_is_started_anew(system: System
     # Who is under a limit would end with it.
     assert system.run("systemctl", "stop", "fspoolfs-items", check=False) == ""
     assert system.is_active("fspoolfs-items")
+
+
+@pytest.fixture(params=[*SERVERS])
+def source(request: pytest.FixtureRequest) -> str:
+    """The <source> of a pool on a server, whose client is a program."""
+    fixture, of = SERVERS[request.param]
+    return of(request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+def system_with_servers(source: str, system: System) -> System:
+    """A host that reaches the servers."""
+    return system
+
+
+def test_programs_that_keep_mounts_work_in_the_unit_and_outlive_the_daemon(
+    source: str, system_with_servers: System
+) -> None:
+    system = system_with_servers
+    eventually(lambda: system.is_active("fspoolfs"), what="the daemon is ready")
+    document = f"<fspool type='network'><name>net</name>{source}</fspool>"
+    system.write("/run/net.xml", document)
+    system.fspoolfs("fspool-define", "/run/net.xml")
+    system.fspoolfs("fspool-start", "net", "--build")
+    system.fspoolfs("fs-create-as", "net", "web")
+    held = "/run/fspool/pools/net/items/web/data/held"
+    system.write(held, "what it holds")
+    system.run("sh", "-c", f"exec 9<{held}; sleep 300 >/dev/null 2>&1 & echo $! >/run/holder")
+    system.fspoolfs("fs-snapshot-create", "net/web", "before")
+    before = system.run("cat", "/proc/1/mountinfo")
+    system.run("systemctl", "restart", "fspoolfs")
+    system.fspoolfs("wait", "net", "--timeout", "60")
+    after = system.run("cat", "/proc/1/mountinfo")
+    assert [line for line in before.splitlines() if " fuse." in line and "/net " in line]
+    assert mounted_at_pools(before) == mounted_at_pools(after)
+    assert system.run("sh", "-c", "cat /proc/$(cat /run/holder)/fd/9") == "what it holds"
+    assert system.run("cat", held.replace("data", "snapshots/before/data")) == "what it holds"
+    system.run("sh", "-c", "kill $(cat /run/holder)")
+    system.fspoolfs("fspool-destroy", "net")
+    system.run("systemctl", "stop", "fspoolfs")
+
+
+def mounted_at_pools(table: str) -> list[str]:
+    """The ids and devices of what pools have mounted."""
+    return [line.rpartition(" - ")[0] for line in table.splitlines() if "/storage/pools/net " in line]
