@@ -26,7 +26,7 @@ from fspoolfs.ops.operations import Operations
 from fspoolfs.service.facade import Service
 from fspoolfs.service.usage import NoUses
 from fspoolfs.supervision import Supervision
-from fspoolfs.system import descriptors
+from fspoolfs.system import deadman, descriptors, mounts
 from fspoolfs.system.idmapping import MappedMounts
 from fspoolfs.system.namespaces import MountWatch
 from fspoolfs.system.service_manager import ServiceManager
@@ -139,6 +139,7 @@ async def _serve_mounted(
             hint = "; --allow-other is for users only where /etc/fuse.conf says user_allow_other"
         raise FspoolError(f"{config.mountpoint} could not be mounted: {error}{hint}") from error
     try:
+        _arm_switch(str(config.mountpoint))
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)
             log.info("fspoolfs %s serves %s, state in %s", __version__, config.mountpoint, config.state_dir)
@@ -149,6 +150,16 @@ async def _serve_mounted(
         notifier.stop()
         pyfuse3.close(unmount=True)
         log.info("%s is unmounted", config.mountpoint)
+
+
+def _arm_switch(target: str) -> None:
+    """See to it that nobody waits for this process when it is dead."""
+    mounted = mounts.mount_at(target)
+    assert mounted is not None, "it has just been mounted"
+    try:
+        deadman.arm(int(mounted.device.partition(":")[2]))
+    except (OSError, FspoolError) as error:
+        log.info("whoever waits for an answer when this daemon is killed may go on waiting: %s", error)
 
 
 async def _end_on_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -18,16 +18,24 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 def abort(minor: int) -> bool:
     """End the connection with this number, the minor one of its mounts' device; False when there is none."""
+    try:
+        fd = open_abort(minor)
+    except FileNotFoundError:
+        return False
+    try:
+        os.write(fd, b"1")
+    finally:
+        os.close(fd)
+    return True
+
+
+def open_abort(minor: int) -> int:
+    """A descriptor for the caller to close; what is written to it ends the connection with this number.
+
+    It stays that one's alone, also when the number is another's by then. Raises `OSError`.
+    """
     with _control() as directory:
-        try:
-            fd = os.open(f"{minor}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-        except FileNotFoundError:
-            return False
-        try:
-            os.write(fd, b"1")
-        finally:
-            os.close(fd)
-        return True
+        return os.open(f"{minor}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
 
 
 @contextlib.contextmanager
