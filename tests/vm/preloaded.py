@@ -14,6 +14,7 @@ from typing import ClassVar
 from weakref import WeakSet
 
 from fspoolfs import cli
+from fspoolfs.system import mounts
 from support.daemon import Daemon
 
 _STANDARD_DESCRIPTORS = 3
@@ -41,9 +42,11 @@ class PreloadedDaemon(Daemon):
         arguments = argv[argv.index("fspoolfs") + 1 :]
 
         def become() -> None:
-            # As execve(2) would: also the pipe whose end tells the parent that the program runs. What the
-            # parent has left to its garbage collector would close descriptors that are another's by then.
+            # What the parent has left to its garbage collector, and what its modules keep open, would close
+            # descriptors that are another's by then.
             gc.freeze()
+            mounts.forget_recent()
+            # As execve(2) would: also the pipe whose end tells the parent that the program runs.
             os.closerange(_STANDARD_DESCRIPTORS, _MANY)
             status = 1
             try:
