@@ -89,6 +89,7 @@ def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> 
     _sweep(definition, engine)
     hold = f"{_prefix(definition)}{secrets.token_hex(4)}"
     made: Made | None = None
+    answered = False
     try:
         _make_hold(hold)
         engine.mount(definition, hold, progress)
@@ -108,11 +109,17 @@ def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> 
                 spoil=os.close,
             )
         )
-        yield made
+        try:
+            yield made
+        except FspoolError as error:  # a refusal says nothing against the server
+            answered = not isinstance(error, (StorageError, TimeLimitError))
+            raise
+        answered = True
     finally:
         if made is not None:
             os.close(made.tree)
-        _drop(engine, hold, keep=made is not None and made.moved)
+        # A server that has just answered is taken leave of without anybody waiting for that.
+        _drop(engine, hold, keep=answered or (made is not None and made.moved))
 
 
 def _prefix(definition: PoolDefinition) -> str:
@@ -150,7 +157,7 @@ def _make_hold(hold: str) -> None:
 
 
 def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
-    """Take away a private place and, unless `keep`, the mount that was made there with its program.
+    """Take away a private place and, unless `keep`, see to the end of the program that mounted there.
 
     Which may take leave of its servers first: what a killed one had, they keep from others for a while.
     """

@@ -125,7 +125,10 @@ class Service:
         await self.lifecycle.close_all()
 
     async def hosts(self, pool: Pool) -> str:
-        """Who has a shared pool active: name, number, and whether that is alive, lost, or here."""
+        """Who has a shared pool active: name, number, and whether that is alive, lost, or here.
+
+        Raises `trio.TooSlowError` where the storage does not answer.
+        """
         attached = pool.active()
         if attached.membership is None:
             return ""
@@ -134,8 +137,7 @@ class Service:
         def look() -> list[Present]:
             return presence.all()
 
-        found: list[Present] = []
-        with trio.move_on_after(self.context.grace):
+        with trio.fail_after(self.context.grace):
             found = await trio.to_thread.run_sync(look, limiter=attached.limiter, abandon_on_cancel=True)
         return "".join(f"{one.host.name} {one.host.id} {presence.describe(one)}\n" for one in found)
 

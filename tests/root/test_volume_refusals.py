@@ -168,7 +168,8 @@ def test_an_image_that_was_made_for_a_pool_is_removed_with_it_on_another_host(
     assert not image.exists()
     # A copy that serves another pool was not made for that one.
     # Only what was checked since it was last mounted gets another UUID.
-    run("e2fsck", "-f", "-p", image_of(second, "copy"))
+    checked = run("e2fsck", "-f", "-p", image_of(second, "copy"), check=False)
+    assert checked.returncode in (0, 1), checked.stderr  # clean, or made so
     run("tune2fs", "-U", "random", image_of(second, "copy"))
     other = define(second, "copy", "ext4", size=None)
     request(other / "status", "build overwrite")

@@ -50,6 +50,8 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{20,}={0,2}")
 _FAILED = re.compile(r"mount failed with \((\d+)\)|mount error (\d+)")
 #: What the monitors' client says of a wrong name or key, before it gives up.
 _NOT_KNOWN = "handle_auth_bad_method"
+#: What mount.ceph says of four different things, which only the kernel's log tells apart.
+_UNTOLD = "no mds server is up or the cluster is laggy"
 #: The most of a client's complaint that goes into an error, in characters.
 _SAID = 400
 _SECRET_LIMIT = 64 << 10
@@ -324,6 +326,12 @@ def _refusal(definition: PoolDefinition, stderr: bytes) -> FspoolError:
     allow = f"`ceph fs authorize FILESYSTEM {user} {exports.directory(definition)} rwps`"
     found = _FAILED.search(said)
     number = int(found[1] or found[2]) if found else 0
+    if _UNTOLD in said:
+        return exports.unreachable(
+            definition,
+            f"the kernel's client was not let in as {user} with the secret in <auth>, or the cluster has no "
+            "such file system, or no metadata server of it is up; the kernel's log (dmesg) tells which",
+        )
     if number == errno.ETIMEDOUT or (not number and _NOT_KNOWN not in said):
         return _unreachable(definition)
     if number == errno.ENOENT:
