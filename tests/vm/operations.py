@@ -24,6 +24,8 @@ class Operation:
     operate: Callable[[Path], None]
     check: Callable[[Path], None]
     prepare: Callable[[Path], None] = lambda pool: None
+    #: Whether file systems have ways of their own for it; what all do alike is looked at on one, usually.
+    own_ways: bool = False
 
 
 def furnish(pool: Path, name: str) -> None:
@@ -294,21 +296,25 @@ def _undefined_pool(pool: Path) -> None:
 
 
 OPERATIONS = (
-    Operation("create", _create, _created),
+    Operation("create", _create, _created, own_ways=True),
     Operation("define", _define, _defined),
     Operation("redefine", _redefine, _redefined),
     Operation("rename", _rename, _renamed),
     Operation("delete", _delete, _deleted),
     Operation("undelete", _undelete, _undeleted, prepare=_delete),
-    Operation("purge", _purge, _purged, prepare=_delete),
-    Operation("clone", _clone, _cloned),
-    Operation("snapshot", _snapshot, _snapshotted),
+    Operation("purge", _purge, _purged, prepare=_delete, own_ways=True),
+    Operation("clone", _clone, _cloned, own_ways=True),
+    Operation("snapshot", _snapshot, _snapshotted, own_ways=True),
     Operation("snapshot rename", _rename_snapshot, _snapshot_renamed, prepare=_snapshot_and_change),
-    Operation("snapshot delete", _delete_snapshot, _snapshot_deleted, prepare=_snapshot_and_change),
-    Operation("rollback", _roll_back, _rolled_back, prepare=_snapshot_and_change),
-    Operation("snapshot clone", _clone_snapshot, _snapshot_cloned, prepare=_snapshot_and_change),
+    Operation(
+        "snapshot delete", _delete_snapshot, _snapshot_deleted, prepare=_snapshot_and_change, own_ways=True
+    ),
+    Operation("rollback", _roll_back, _rolled_back, prepare=_snapshot_and_change, own_ways=True),
+    Operation(
+        "snapshot clone", _clone_snapshot, _snapshot_cloned, prepare=_snapshot_and_change, own_ways=True
+    ),
     Operation("snapshot undelete", _undelete, _undeleted_with_snapshot, prepare=_delete_with_snapshot),
-    Operation("resize", _resize, _resized, prepare=_limit),
+    Operation("resize", _resize, _resized, prepare=_limit, own_ways=True),
     # Each of these goes on where the one before has ended.
     Operation("pool define", _define_pool, _defined_pool),
     Operation("pool start", _start_pool, _started_pool),

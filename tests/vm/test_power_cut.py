@@ -120,17 +120,31 @@ def loses_what_was_not_synced(place: Place) -> None:
     assert holds(place.pool / "items" / "web")
 
 
-@pytest.fixture(scope="module", params=["ext4", "xfs", "btrfs"])
+FORMATS = ("ext4", "xfs", "btrfs")
+CASES = [
+    pytest.param(
+        format,
+        operation,
+        id=f"{format}-{operation.name}",
+        marks=() if operation.own_ways or format == FORMATS[0] else pytest.mark.long,
+    )
+    for format in FORMATS
+    for operation in OPERATIONS
+]
+
+
+@pytest.fixture(scope="module")
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     made = Place(FailingDisk(request.param), tmp_path_factory.mktemp("power"))
     yield made
     made.daemon.close()
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize(("place", "operation"), CASES, indirect=["place"])
 def test_what_returned_success_is_there_after_a_power_cut(place: Place, operation: Operation) -> None:
     survives(place, operation)
 
 
+@pytest.mark.parametrize("place", FORMATS, indirect=True)
 def test_power_is_really_cut(place: Place) -> None:
     loses_what_was_not_synced(place)
