@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -108,7 +107,7 @@ def test_a_host_that_dies_with_the_kernels_client_is_taken_over(run_directory: P
         with working(mine):
             read_until(guest.stdout, said, renamed=20)
             await_work(mine, more_than=8, timeout=LONG)
-            guest.send_signal(signal.SIGKILL)  # its qemu dies with it
+            guest.terminate()  # which kills its qemu
         said += guest.stdout.readlines()
         print("".join(said))
         made, renamed = told(said, "made"), told(said, "renamed")
