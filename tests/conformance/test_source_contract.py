@@ -115,7 +115,8 @@ def test_building_again_keeps_what_is_there(built: SourceCase) -> None:
     build(built)
     build(built)
     assert attach(built).names("") == ["file"]
-    assert root.stat("") == before
+    # The client of GlusterFS has two numbers for the root of a mount.
+    assert root.stat("")._replace(inode=before.inode) == before
     root.close()
 
 

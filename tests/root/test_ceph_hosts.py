@@ -80,6 +80,7 @@ def test_what_one_host_writes_and_keeps_the_other_one_reads(site: Site) -> None:
 def test_an_item_that_is_used_on_one_host_stays_on_the_other(site: Site) -> None:
     one, other = site.pools
     (one / "items/used").mkdir()
+    (one / "items/used/snapshots/v1").mkdir()
     eventually(lambda: (other / "items/used").is_dir(), what="the item is seen")
     place = site.clients[1].base / "container"
     place.mkdir()
@@ -89,6 +90,9 @@ def test_an_item_that_is_used_on_one_host_stays_on_the_other(site: Site) -> None
         eventually(lambda: uses.is_dir(), what="the use is known in the pool")
         with refused(errno.EBUSY):
             (one / "items/used").rmdir()
+        assert "in use on host" in last_error(one / "items/used")
+        with refused(errno.EBUSY):
+            request(one / "items/used/status", "rollback v1")
         assert "in use on host" in last_error(one / "items/used")
         assert " on " in (one / "items/used/users").read_text()
     finally:

@@ -4,64 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from mount.control import last_error, refused, request, value
 from root.moosefs_pools import root_of, types_at
+from support import glusterfs
 from support.daemon import Daemon
-from support.needs import needs_fuse, needs_program, needs_root
-from support.network import Host, address
-from support.shell import run
 from support.wait import eventually
 
-pytestmark = [
-    pytest.mark.long,
-    needs_root,
-    needs_fuse,
-    needs_program("glusterd", "gluster", "glusterfs"),
-    pytest.mark.usefixtures("volume"),
-]
-
-#: Where a glusterd keeps what there can be one of.
-_PLACES = ("/var/lib/glusterd", "/var/log/glusterfs", "/run/gluster")
+pytestmark = [pytest.mark.long, *glusterfs.MARKS, pytest.mark.usefixtures("volume")]
 
 
 @pytest.fixture
-def volume(run_directory: Path, network_places: None) -> Iterator[str]:
-    """The name of a volume; the test is on the host of its server."""
-    with ExitStack() as stack:
-        for place in map(Path, _PLACES):
-            place.mkdir(parents=True, exist_ok=True)
-            run("mount", "-t", "tmpfs", "fspoolfs-test", place)
-            stack.callback(run, "umount", "--lazy", place)
-        brick = run_directory / "brick"
-        stack.callback(shutil.rmtree, brick, ignore_errors=True)
-        host = Host()
-        stack.callback(host.close)
-        host.add(address(1))
-        stack.enter_context(host.entered())
-        argv = ["glusterd", "-N", "-p", "/run/gluster/glusterd.pid"]
-        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stack.callback(server.wait)
-        stack.callback(server.kill)
-        eventually(
-            lambda: run("gluster", "volume", "info", check=False).returncode == 0, what="glusterd answers"
-        )
-        run("gluster", "volume", "create", "vol", f"{address(1)}:{brick}", "force")
-        run("gluster", "volume", "start", "vol")
-        stack.callback(run, "gluster", "--mode=script", "volume", "stop", "vol", "force")
-        yield "vol"
+def volume(run_directory: Path, network_places: None) -> Iterator[None]:
+    """There is one, on the host that the test is on."""
+    with glusterfs.running(run_directory):
+        yield
 
 
-def test_a_pool_lives_in_a_directory_of_a_volume(volume: str, daemon: Daemon) -> None:
-    source = f"<host name='{address(1)}'/><dir path='/{volume}/in/side'/><format type='glusterfs'/>"
-    document = f"<fspool type='network'><name>tank</name><source>{source}</source></fspool>"
+def test_a_pool_lives_in_a_directory_of_a_volume(daemon: Daemon) -> None:
+    document = f"<fspool type='network'><name>tank</name>{glusterfs.source('/vol/in/side')}</fspool>"
     request(daemon.mount / "define", document)
     pool = daemon.mount / "pools" / "tank"
     request(pool / "status", "start build")
@@ -81,9 +46,8 @@ def test_a_pool_lives_in_a_directory_of_a_volume(volume: str, daemon: Daemon) ->
     assert types_at(root_of(pool)) == []
 
 
-def test_a_volume_that_there_is_not_is_told(volume: str, daemon: Daemon) -> None:
-    source = f"<host name='{address(1)}'/><dir path='/{volume}x'/><format type='glusterfs'/>"
-    document = f"<fspool type='network'><name>tank</name><source>{source}</source></fspool>"
+def test_a_volume_that_there_is_not_is_told(daemon: Daemon) -> None:
+    document = f"<fspool type='network'><name>tank</name>{glusterfs.source('/other')}</fspool>"
     request(daemon.mount / "define", document)
     pool = daemon.mount / "pools" / "tank"
     with refused(errno.ENOENT):

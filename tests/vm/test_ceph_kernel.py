@@ -15,6 +15,8 @@ from uuid import uuid4
 import pytest
 
 from conformance.cases import SourceCase
+from conformance.on_a_server import *  # noqa: F403
+from conformance.on_a_server import mount
 from fspoolfs.backends import ceph
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
@@ -27,8 +29,6 @@ from support.ceph import KERNEL_CLIENT, Cluster
 from support.machine import mounts
 from support.shell import run
 from support.wait import eventually
-from vm.contracts import *  # noqa: F403
-from vm.contracts import mount
 from vm.preloaded import PreloadedDaemon
 
 pytestmark = pytest.mark.long

@@ -10,6 +10,8 @@ from uuid import uuid4
 import pytest
 
 from conformance.cases import SourceCase
+from conformance.on_a_server import *  # noqa: F403
+from conformance.on_a_server import mount
 from fspoolfs.backends import generic
 from fspoolfs.backends.filesystem import FileSystem
 from fspoolfs.backends.network.bound import Bound
@@ -17,8 +19,6 @@ from fspoolfs.backends.network.nfs import Nfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.documents import parse_pool
-from vm.contracts import *  # noqa: F403
-from vm.contracts import mount
 from vm.nfs_server import NfsServer, server
 
 #: The contract of generic items is looked at on many other roots in every run.

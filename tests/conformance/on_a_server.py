@@ -27,7 +27,7 @@ _numbers = count(1)
 
 
 def mount(case: SourceCase) -> Path:
-    """Where a new pool is mounted, for as long as the guest runs."""
+    """Where a new pool is mounted from then on."""
     case.source.build(case.definition, BuildMode.NO_OVERWRITE, Progress())
     root = case.source.attach(case.definition, Progress())
     path = Path(root.path)
