@@ -155,7 +155,8 @@ async def _serve_mounted(
 def _arm_switch(target: str) -> None:
     """See to it that nobody waits for this process when it is dead."""
     mounted = mounts.mount_at(target)
-    assert mounted is not None, "it has just been mounted"
+    if mounted is None:  # somebody was quick to unmount it
+        return
     try:
         deadman.arm(int(mounted.device.partition(":")[2]))
     except (OSError, FspoolError) as error:

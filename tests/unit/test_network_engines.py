@@ -127,6 +127,15 @@ def test_moosefs_is_told_the_password_where_nobody_reads_it(
         MooseFs().mount(pool(), PLACE, Progress())
 
 
+@pytest.fixture
+def monitors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Monitors at any host, known by their ports, and a kernel that has a client for them."""
+    said = {3300: b"ceph v2\n", 4400: b"ceph v2\n", 6789: b"ceph v027"}
+    monkeypatch.setattr(exports, "banner", lambda name, port, **limits: said.get(port, b""))
+    monkeypatch.setattr(cephfs, "_why_no_kernel", lambda: "")
+    monkeypatch.setattr(cephfs, "_PRIVATE", str(tmp_path / "private"))
+
+
 @pytest.mark.parametrize(
     ("hosts", "mode"),
     [
@@ -138,18 +147,25 @@ def test_moosefs_is_told_the_password_where_nobody_reads_it(
         ([Host(name="10.0.0.7", port=4400), Host(name="10.0.0.8")], []),
     ],
 )
+@pytest.mark.usefixtures("monitors")
 def test_the_kernels_client_of_cephfs_is_told_which_protocol_its_monitors_speak(
-    programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hosts: list[Host], mode: list[str]
+    programs: Programs, tmp_path: Path, hosts: list[Host], mode: list[str]
 ) -> None:
-    said = {3300: b"ceph v2\n", 4400: b"ceph v2\n", 6789: b"ceph v027"}
-    monkeypatch.setattr(exports, "banner", lambda name, port, **limits: said.get(port, b""))
-    monkeypatch.setattr(cephfs, "_why_no_kernel", lambda: "")
-    monkeypatch.setattr(cephfs, "_PRIVATE", str(tmp_path / "private"))
     program, *words = mounted(programs, cephfs.Cephfs(), pool("/x", "client=kernel,noatime", *hosts))
     monitors = ",".join(f"{host.name}:{host.port}" if host.port else host.name for host in hosts)
     conf = f"conf={tmp_path}/private/{UUID(int=1)}/ceph.conf"
     options = ",".join(["nosuid,nodev,name=admin", conf, "mount_timeout=40,noatime", *mode])
     assert [program, *words] == ["mount", "-t", "ceph", "-o", options, f"{monitors}:/x", PLACE]
+
+
+@pytest.mark.usefixtures("monitors")
+def test_what_the_kernels_client_of_cephfs_does_not_tell_apart_is_told_as_that(programs: Programs) -> None:
+    programs.ends(32, "mount error: no mds server is up or the cluster is laggy")
+    with pytest.raises(
+        FspoolError, match=r"as client\.admin with the secret.*no such file system.*dmesg"
+    ) as told:
+        cephfs.Cephfs().mount(pool("/x", "client=kernel"), PLACE, Progress())
+    assert told.value.errno == errno.ETIMEDOUT
 
 
 @pytest.mark.parametrize(
