@@ -6,13 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from root.server_pools import SERVERS, source_on
 from support.daemon import PROJECT
 from support.needs import needs_fuse, needs_program, needs_root
 from support.shell import run
@@ -30,12 +30,6 @@ pytestmark = [
     pytest.mark.timeout(200),
 ]
 
-#: The fixtures of servers, and what a pool's source is there.
-SERVERS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "sshfs": ("sshd", lambda sshd: sshd.source(sshd.place / "unit")),
-    "cephfs": ("ceph", lambda ceph: ceph.source("/unit")),
-    "moosefs": ("moosefs", lambda moosefs: moosefs.source(f"{moosefs.directory()}/unit")),
-}
 #: What it mounts is its own, and nothing but what is asked for is started.
 _BOOT = """\
 mount --make-rprivate /
@@ -170,8 +164,7 @@ def test_pools_live_in_the_unit_and_a_hung_daemon_is_started_anew(system: System
 @pytest.fixture(params=[*SERVERS])
 def source(request: pytest.FixtureRequest) -> str:
     """The <source> of a pool on a server, whose client is a program."""
-    fixture, of = SERVERS[request.param]
-    return of(request.getfixturevalue(fixture))
+    return source_on(request.param, request)
 
 
 @pytest.fixture
@@ -203,7 +196,7 @@ def test_programs_that_keep_mounts_work_in_the_unit_and_outlive_the_daemon(
     assert system.run("sh", "-c", "cat /proc/$(cat /run/holder)/fd/9") == "what it holds"
     assert system.run("cat", held.replace("data", "snapshots/before/data")) == "what it holds"
     system.run("sh", "-c", "kill $(cat /run/holder)")
-    system.fspoolfs("fspool-destroy", "net")
+    system.fspoolfs("fspool-stop", "net")
     system.run("systemctl", "stop", "fspoolfs")
 
 
