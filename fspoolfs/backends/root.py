@@ -177,5 +177,8 @@ class SharedDirectory(RootDirectory, Protocol):
         Raises `OSError` where the storage has no locks.
         """
 
-    def reopen_log(self, path: str, *, size: int) -> LogFile:
-        """The log file as whoever wrote last has left it; nobody is kept from opening it, too."""
+    def reopen_log(self, path: str, *, size: int, known: bool = False) -> LogFile:
+        """The log file as whoever wrote last has left it; nobody is kept from opening it, too.
+
+        `known`: it has been opened before and had that size.
+        """

@@ -155,7 +155,7 @@ class Journal:
         `None` when that is more than is kept; `pending` then has what is to be replayed. Until the end
         of a turn records may come that are not `stable` yet.
         """
-        log = root.reopen_log(layout.JOURNAL, size=2 * self._size)
+        log = root.reopen_log(layout.JOURNAL, size=2 * self._size, known=True)
         try:
             self._log.close()
             found = self._appended(log)

@@ -281,9 +281,14 @@ class HostRoot:
         with self._entry(path, syncable=True) as entry:
             return HostLog.open(entry.dir_fd, entry.name, size=size)
 
-    def reopen_log(self, path: str, *, size: int) -> HostLog:
-        """The same of one that others write to in turns, without what this host still caches of it."""
+    def reopen_log(self, path: str, *, size: int, known: bool = False) -> HostLog:
+        """The same of one that others write to in turns, without what this host still caches of it.
+
+        One that is `known` to be there and to have its size is not looked at.
+        """
         with self._entry(path, syncable=True) as entry:
+            if known:
+                return HostLog.open_again(entry.dir_fd, entry.name, size=size)
             return HostLog.open(entry.dir_fd, entry.name, size=size, alone=False)
 
     def try_lock(self, path: str) -> FileLock | None:

@@ -66,7 +66,7 @@ class SharedMemoryRoot(MemoryRoot):
     def try_lock(self, path: str) -> MemoryLock | None:
         return None if path in self._source.held else MemoryLock(self._source.held, path)
 
-    def reopen_log(self, path: str, *, size: int) -> MemoryLog:
+    def reopen_log(self, path: str, *, size: int, known: bool = False) -> MemoryLog:
         return self.open_log(path, size=size)
 
 
