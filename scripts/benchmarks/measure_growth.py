@@ -23,8 +23,8 @@ from support.keepers import end_keepers
 #: What docs/scale.md computes with: bytes, and seconds of a processor in each second, of a daemon without
 #: pools and for each pool. A shared one is beside that.
 BASE, IDLE = 45e6, 0.2e-3
-POOL_BYTES, POOL_SECONDS = 150e3, 45e-6
-SHARED_BYTES, SHARED_SECONDS = 160e3, 0.8e-3
+POOL_BYTES, POOL_SECONDS = 150e3, 60e-6
+SHARED_BYTES, SHARED_SECONDS = 160e3, 1.2e-3
 #: What the simulated storage adds: a pool's journal, as programs see it and as the disk has it, and an item's
 #: directory and definition, which storage of other kinds has elsewhere.
 SIMULATED_BYTES = 2 * (4 << 20)
