@@ -93,7 +93,7 @@ def detached(definition: PoolDefinition, engine: Engine, progress: Progress) -> 
     try:
         _make_hold(hold)
         engine.mount(definition, hold, progress)
-        found = mounts.mount_at(hold)
+        found = mounts.last_on(hold)
         if found is None or not is_own(definition, engine, found):
             what = "nothing" if found is None else f"{found.source} ({found.fs_type})"
             raise StorageError(
@@ -162,7 +162,7 @@ def _drop(engine: Engine, hold: str, *, keep: bool = False) -> None:
     Which may take leave of its servers first: what a killed one had, they keep from others for a while.
     """
     unmounted = False
-    while (found := mounts.mount_at(hold)) is not None:
+    while (found := mounts.last_on(hold)) is not None:
         if not keep and not found.fs_type.startswith("fuse."):
             release(engine, found)
         with suppress(OSError):
@@ -271,7 +271,8 @@ def is_own(definition: PoolDefinition, engine: Engine, mount: mounts.Mount) -> b
 
 def is_on_guard(mount: mounts.Mount) -> bool:
     """Whether a mount lies on a guard, as what was put there by `Made.move`."""
-    return any(one.mount_id == mount.parent_id and one.source == GUARD for one in mounts.mounts())
+    below = mounts.with_id(mount.parent_id)
+    return below is not None and below.source == GUARD
 
 
 def release(engine: Engine, mount: mounts.Mount) -> bool:

@@ -114,6 +114,8 @@ def test_the_last_mount_on_a_path_is_found_among_all(monkeypatch: pytest.MonkeyP
         "/p": 33,
         "/none": None,
     }
+    numbers = (30, 32, 33, 3, 0)
+    assert [mount and mount.mount_id for mount in map(mounts.with_id, numbers)] == [30, 32, 33, None, None]
 
 
 @pytest.mark.parametrize("path", ["/", "/dev/shm", "/proc/sys"])
