@@ -109,7 +109,7 @@ def switches(number: int) -> list[int]:
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if os.readlink(directory / "fd" / "3") == f"/{number}/abort":
+            if os.readlink(directory / "fd" / "3").endswith(f"/{number}/abort"):
                 found.append(int(directory.name))
     return found
 
