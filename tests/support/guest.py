@@ -60,6 +60,12 @@ class Guest:
 _GUEST = pytest.StashKey[Guest]()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who waits for the guest is the last: until then the others need not wait, too."""
+    items.sort(key=lambda item: _FIXTURE in getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = any(_FIXTURE in getattr(item, "fixturenames", ()) for item in session.items)
     if wanted and os.geteuid() == 0 and not session.config.option.collectonly:
