@@ -13,6 +13,7 @@ from fspoolfs.backends import layout
 from fspoolfs.errors import BusyError, ExistsError, FspoolError
 from fspoolfs.model.definitions import Permissions, TrashPolicy
 from fspoolfs.service.facade import Service
+from fspoolfs.service.hosts.presence import Presence
 from fspoolfs.service.objects import Pool
 from service.scenes import ROOT, Users, item
 from service.sharing import FENCED, SINGLE, UNFENCED, Hosts, eventually_true
@@ -212,6 +213,28 @@ async def test_a_fenced_host_that_lives_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(FspoolError, match=r"was fenced|is failed"):
             await second.items.create(there, item("late"), ROOT, adopt=False)
         assert not (hosts.root / "late").exists()
+
+
+async def test_a_sign_of_life_in_the_moment_of_a_fencing_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = Hosts(tmp_path, UNFENCED)
+    async with two(hosts) as ((_, here), (second, there)):
+        fencing, fenced = here.active().membership, there.active().membership
+        assert fencing is not None
+        assert fenced is not None
+        write = Presence._write_record
+
+        def write_late(presence: Presence) -> None:
+            fencing.presence.drop(second.lifecycle.ourselves.host)
+            write(presence)
+
+        monkeypatch.setattr(Presence, "_write_record", write_late)
+        with pytest.raises(FspoolError, match="was fenced"):
+            await trio.to_thread.run_sync(fenced.presence.renew, {})
+        monkeypatch.undo()
+        with pytest.raises(FspoolError, match="was fenced"):
+            fenced.presence.check()
 
 
 async def test_where_nothing_is_locked_between_hosts_there_is_one_at_a_time(tmp_path: Path) -> None:

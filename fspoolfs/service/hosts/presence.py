@@ -115,6 +115,7 @@ class Presence:
         """Give a sign of life, and say which items are used here."""
         self.check()
         self._write_record()
+        self._take_back_if_fenced()
         wanted = {item: _encode_uses(uses) for item, uses in used.items()}
         for item in self._published.keys() - wanted.keys():
             self._remove_use(item, self._host)
@@ -125,6 +126,15 @@ class Presence:
                     self._root.make_directory(layout.uses(item), mode=0o700)
                 self._root.write(layout.use(item, self._host.id), text, replace=True, durable=False)
                 self._published[item] = text
+
+    def _take_back_if_fenced(self) -> None:
+        """What was written in the moment of a fencing must not undo that: the lock's file is gone then."""
+        try:
+            self._root.stat(layout.host_lock(self._host.id))
+        except FileNotFoundError:
+            with suppress(FileNotFoundError):
+                self._root.remove_file(layout.host_record(self._host.id))
+            self.check()
 
     def leave(self) -> None:
         """Be none of the pool's hosts any more; before it is detached, since the lock keeps it busy.
@@ -193,7 +203,8 @@ class Presence:
         """Forget a host that is gone, and all that it used."""
         for item in self._items_used_by(host):
             self._remove_use(item, host)
-        for path in (layout.host_record(host.id), layout.host_lock(host.id)):
+        # In this order: see `_take_back_if_fenced`.
+        for path in (layout.host_lock(host.id), layout.host_record(host.id)):
             with suppress(FileNotFoundError):
                 self._root.remove_file(path)
 
