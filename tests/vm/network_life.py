@@ -18,6 +18,14 @@ def live(daemon: PreloadedDaemon, pool: Path, exported: Path) -> None:
     assert (exported / "web" / "file").read_text() == "first"
     (item / "snapshots" / "before").mkdir()
     (item / "data" / "file").write_text("second")
+    go_back_and_be_taken_up(daemon, pool)
+    (pool / "items" / "shop").rmdir()
+    request(pool / "status", "stop")
+
+
+def go_back_and_be_taken_up(daemon: PreloadedDaemon, pool: Path) -> None:
+    """The item `web`, rolled back to what it held `before`, is called `shop` and outlives the daemon."""
+    item = pool / "items" / "web"
     request(item / "status", "rollback before")
     assert (item / "data" / "file").read_text() == "first"
     item.rename(pool / "items" / "shop")
@@ -25,5 +33,3 @@ def live(daemon: PreloadedDaemon, pool: Path, exported: Path) -> None:
     daemon.start()
     eventually(lambda: value(pool / "status") == "active", what="the pool is taken up")
     assert (pool / "items" / "shop" / "data" / "file").read_text() == "first"
-    (pool / "items" / "shop").rmdir()
-    request(pool / "status", "stop")

@@ -24,11 +24,11 @@ from fspoolfs.backends.network.cephfs import Cephfs
 from fspoolfs.backends.network_source import NetworkSource
 from fspoolfs.backends.root import RootDirectory
 from fspoolfs.model.documents import parse_pool
-from mount.control import last_error, refused, request, value
+from mount.control import last_error, refused, request
 from support.ceph import KERNEL_CLIENT, Cluster
 from support.machine import mounts
 from support.shell import run
-from support.wait import eventually
+from vm.network_life import go_back_and_be_taken_up
 from vm.preloaded import PreloadedDaemon
 
 pytestmark = pytest.mark.long
@@ -67,13 +67,7 @@ def test_a_pool_lives_by_the_kernels_client(pool: Path, daemon: PreloadedDaemon)
     (item / "snapshots" / "before").mkdir()
     (item / "data" / "file").write_text("second")
     assert (item / "snapshots" / "before" / "data" / "file").read_text() == "first"
-    request(item / "status", "rollback before")
-    assert (item / "data" / "file").read_text() == "first"
-    item.rename(pool / "items" / "shop")
-    daemon.kill()
-    daemon.start()
-    eventually(lambda: value(pool / "status") == "active", what="the pool is taken up")
-    assert (pool / "items" / "shop" / "data" / "file").read_text() == "first"
+    go_back_and_be_taken_up(daemon, pool)
     request(pool / "items" / "shop" / "status", "clone copy")
     assert (pool / "items" / "copy" / "data" / "file").read_text() == "first"
     for name in ("shop", "copy"):
